@@ -1,0 +1,1 @@
+"""Asyncio client for the Qwen-Image LoRA models of WaveSpeedAI."""
