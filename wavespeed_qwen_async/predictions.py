@@ -1,0 +1,275 @@
+"""Predictions and outcomes out: all that the API is known to send, tolerant of what it may send tomorrow."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WrapValidator
+
+from .errors import DownloadError, WaveSpeedError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from PIL.Image import Image as PILImage
+
+    from .models import Job  # noqa: TC004 - the private attribute's annotation is never evaluated
+
+__all__ = ["FINAL_STATUSES", "Fetcher", "Outcome", "Output", "Prediction"]
+
+# `created` and `processing` go on; a status that nobody knows is taken to go on too (wavespeed-api.md, statuses).
+FINAL_STATUSES = frozenset({"completed", "failed", "cancelled", "timeout", "deleted"})
+KNOWN_STATUSES = FINAL_STATUSES | {"created", "processing"}
+
+
+class Fetcher(Protocol):
+    """What an output needs to be saved or read: a session."""
+
+    async def save_output(self, output: Output, path: str | os.PathLike[str]) -> Path:
+        """Write the output to ``path``, whole or not at all."""
+
+    async def read_output(self, output: Output) -> bytes:
+        """The output's bytes."""
+
+    async def open_output(self, output: Output) -> PILImage:
+        """The output as a PIL image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One image of a prediction.
+
+    Attributes:
+        url: Where the image is, for 7 days; None where it came as base64.
+        base64: The image as base64 text, where ``enable_base64_output`` asked for it.
+        nsfw: Whether it was flagged; None where the API does not say.
+        index: Its place among the prediction's outputs, from 0.
+        prediction_id: The prediction that it belongs to.
+    """
+
+    url: str | None
+    base64: str | None = field(default=None, repr=False)
+    nsfw: bool | None = None
+    index: int = 0
+    prediction_id: str = ""
+    _fetcher: Fetcher | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Output, (self.url, self.base64, self.nsfw, self.index, self.prediction_id)
+
+    async def save(self, path: str | os.PathLike[str]) -> Path:
+        """Save the image: fetched, verified, and put under ``path`` whole or not at all.
+
+        Raises:
+            DownloadError: It could not be fetched or written; it is still paid and kept for 7 days.
+        """
+        return await self._session().save_output(self, path)
+
+    async def bytes(self) -> bytes:
+        """The image's bytes, as the server made them."""
+        return await self._session().read_output(self)
+
+    async def pil(self) -> PILImage:
+        """The image as a PIL image; needs the extra ``[images]``."""
+        return await self._session().open_output(self)
+
+    def decoded(self) -> bytes | None:
+        """The bytes of an output that came as base64, None for one that came as a URL.
+
+        Raises:
+            DownloadError: The text is not base64.
+        """
+        if self.base64 is None:
+            return None
+        try:
+            return base64.b64decode(self.base64, validate=True)
+        except (binascii.Error, ValueError):
+            raise DownloadError("the output is no valid base64", prediction_id=self.prediction_id) from None
+
+    def _session(self) -> Fetcher:
+        if self._fetcher is None:
+            raise DownloadError(
+                "this output belongs to no open session: ask for it again by session.result(prediction_id)",
+                prediction_id=self.prediction_id,
+            )
+        return self._fetcher
+
+
+def _lenient(value: Any, handler: Callable[[Any], Any]) -> Any:
+    """A detail that can't be read is left out; it must not cost the image."""
+    try:
+        return handler(value)
+    except ValueError:
+        return None
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list | tuple) else ()
+
+
+def _flags(value: Any) -> Any:
+    if isinstance(value, bool):
+        return (value,)
+    return tuple(bool(item) for item in value) if isinstance(value, list | tuple) else ()
+
+
+def _text(value: Any) -> Any:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else str(value)
+
+
+def _mapping(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else {}
+
+
+class Prediction(BaseModel):
+    """One task on the server, as its last answer told it.
+
+    Attributes:
+        id: Its id; all that is needed to ask for it again, also from another process.
+        model: The model's whole name, ``""`` where the answer does not say.
+        status: ``created``, ``processing``, ``completed``, ``failed``, ``cancelled``, ``timeout``, ``deleted``, or what
+            the server may say tomorrow.
+        outputs: The images; empty until completed.
+        urls: Related endpoints, as the server gave them. Never asked: ids are.
+        created_at: When the server made it, by the server's clock; None where unreadable.
+        error: Why it failed, empty if it did not.
+        code: The task's code (1200, 1402, 5004, ...); None where absent.
+        timings: ``inference`` in milliseconds, and what else the server tells.
+        inputs: What was sent, where the answer carries it (lists and webhooks do).
+        job: The job that it was submitted for; None for one asked by id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    id: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, BeforeValidator(_text)] = ""
+    status: Annotated[str, BeforeValidator(_text)] = ""
+    raw_outputs: Annotated[tuple[str, ...], BeforeValidator(_texts)] = Field(
+        default=(), validation_alias="outputs", repr=False
+    )
+    has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_flags)] = ()
+    urls: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default_factory=dict, repr=False)
+    created_at: Annotated[datetime | None, WrapValidator(_lenient)] = None
+    error: Annotated[str, BeforeValidator(_text)] = ""
+    code: Annotated[int | None, WrapValidator(_lenient)] = None
+    timings: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default_factory=dict)
+    execution_time: Annotated[float | None, WrapValidator(_lenient)] = Field(
+        default=None, validation_alias="executionTime", repr=False
+    )
+    inputs: Annotated[dict[str, Any] | None, WrapValidator(_lenient)] = Field(
+        default=None, validation_alias=AliasChoices("inputs", "input"), repr=False
+    )
+    _job: Job | None = PrivateAttr(default=None)
+    _fetcher: Fetcher | None = PrivateAttr(default=None)
+
+    @property
+    def job(self) -> Job | None:
+        """The job that it was submitted for, its seed drawn; None for a prediction asked by id."""
+        return self._job
+
+    @property
+    def finished(self) -> bool:
+        """Whether its status will not change any more."""
+        return self.status in FINAL_STATUSES
+
+    @property
+    def ok(self) -> bool:
+        """Whether its images are there."""
+        return self.status == "completed"
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The images; empty until completed."""
+        return tuple(self._output(index, text) for index, text in enumerate(self.raw_outputs))
+
+    def _output(self, index: int, text: str) -> Output:
+        flags = self.has_nsfw_contents
+        nsfw = flags[index] if index < len(flags) else None
+        if text.startswith(("http://", "https://")):
+            return Output(text, None, nsfw, index, self.id, self._fetcher)
+        data = text.partition(",")[2] if text.startswith("data:") else text
+        return Output(None, data, nsfw, index, self.id, self._fetcher)
+
+    async def save(self, path: str | os.PathLike[str]) -> Path:
+        """Save its only image to ``path``, whole or not at all.
+
+        Raises:
+            DownloadError: There is not exactly one image, or it could not be fetched or written.
+        """
+        outputs = self.outputs
+        if len(outputs) != 1:
+            raise DownloadError(
+                f"prediction {self.id} is {self.status} with {len(outputs)} images: save each of `outputs` by itself",
+                prediction_id=self.id,
+            )
+        return await outputs[0].save(path)
+
+    def bound(self, job: Job | None, fetcher: Fetcher | None) -> Prediction:
+        """The same prediction, knowing its job and who can fetch its outputs. Changes it in place: it is young."""
+        if job is not None:
+            self._job = job
+        self._fetcher = fetcher
+        return self
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        private = state.get("__pydantic_private__")
+        if private and private.get("_fetcher") is not None:  # a session can't be pickled, and need not be
+            state["__pydantic_private__"] = {**private, "_fetcher": None}
+        return state
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prediction):
+            return NotImplemented
+        return self.__dict__ == other.__dict__ and self.__pydantic_extra__ == other.__pydantic_extra__
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.status))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one job of a stream ended: with a prediction or with an error, never with both or neither.
+
+    Attributes:
+        index: The job's place in the source, from 0.
+        source: What the source gave: the job or mapping itself.
+        job: The job as it was sent, its seed drawn; None where the source gave something that is none.
+        prediction: The finished prediction, where it went well.
+        error: Why not, where it did not; its ``billed`` says whether it was paid.
+        seconds: From the moment that the job was taken up to its end.
+    """
+
+    index: int
+    source: Any = field(repr=False)
+    job: Job | None = field(repr=False)
+    prediction: Prediction | None = None
+    error: WaveSpeedError | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a finished prediction."""
+        return self.error is None
+
+    def unwrap(self) -> Prediction:
+        """The prediction.
+
+        Raises:
+            WaveSpeedError: the outcome's error, where there is one.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.prediction is not None  # noqa: S101 - no error means a prediction
+        return self.prediction
