@@ -1,0 +1,106 @@
+"""Every `@pytest.mark.anyio` test runs on virtual time, and fails for what it leaves behind or blocks.
+
+Markers: `real_clock` gives a test an ordinary event loop; `leaves_tasks` and `logs_asyncio_errors` take it out of one
+check each. Unclosed sessions and sockets and coroutines never awaited are Python's own warnings, which `filterwarnings`
+makes errors: the collection after each test brings them home to the test that caused them.
+`tests/testing/test_checks.py` shows that each check can fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from blockbuster import BlockBuster
+
+from wavespeed_qwen_async.testing.clock import VirtualClockLoop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+MARKERS = (
+    "real_clock: run on an ordinary event loop instead of virtual time",
+    "leaves_tasks: asyncio tasks may outlive the test",
+    "logs_asyncio_errors: the asyncio logger may report errors during the test",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_finish() -> None:
+    # What the imports made is no garbage; with it out of the way a full collection after each test is cheap.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """A loop for each test, so that virtual time starts at the same instant whatever ran before."""
+    if request.node.get_closest_marker("real_clock"):
+        return "asyncio", {}
+    return "asyncio", {"loop_factory": VirtualClockLoop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_blocking_calls() -> Iterator[None]:
+    """Our package may not block a loop that runs. Tests may: they set their scenes with plain files."""
+    blockbuster = BlockBuster("wavespeed_qwen_async")
+    blockbuster.activate()
+    yield
+    blockbuster.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_asyncio_errors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Exceptions never retrieved and tasks destroyed while pending go to asyncio's logger, and nowhere else."""
+    seen = _Records(logging.ERROR)
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(seen)
+    yield
+    gc.collect()
+    logger.removeHandler(seen)
+    if seen.messages and not request.node.get_closest_marker("logs_asyncio_errors"):
+        pytest.fail("asyncio reported: " + "; ".join(seen.messages))
+
+
+@pytest.fixture(autouse=True)
+def _checks_of_the_loop(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("anyio") and "anyio_backend" in request.fixturenames:
+        request.getfixturevalue("_no_leaked_tasks")
+
+
+@pytest.fixture
+async def _no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Set up before a test's own fixtures, so checked after they have cleaned up."""
+    yield
+    for _ in range(10):  # a task that was cancelled needs a few passes to end
+        await asyncio.sleep(0)
+    leaked = sorted(repr(task) for task in asyncio.all_tasks() if not _is_the_runners(task))
+    if leaked and not request.node.get_closest_marker("leaves_tasks"):
+        pytest.fail("leaked tasks: " + ", ".join(leaked))
+
+
+def _is_the_runners(task: asyncio.Task[Any]) -> bool:
+    """Anyio's test runner drives tests and fixtures by two tasks of its own."""
+    return getattr(task.get_coro(), "__qualname__", "").startswith("TestRunner.")
+
+
+class _Records(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
