@@ -1,0 +1,312 @@
+"""The one module of the client that sends requests. The API key goes to the API's own origin and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import platform
+import ssl
+import urllib.request
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp.payload import BytesPayload
+from yarl import URL
+
+from ._answers import Answer
+from ._version import __version__
+from .errors import (
+    ConfigurationError,
+    LostAnswerError,
+    NotSentError,
+    SessionClosedError,
+    SubmissionUnknown,
+    WaveSpeedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from aiohttp.abc import AbstractStreamWriter
+
+    from ._wire import Request
+
+__all__ = ["DEFAULT_BASE_URL", "Timeout", "Transport"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BASE_URL = "https://api.wavespeed.ai"
+MAX_ANSWER_BYTES = 128 * 1024 * 1024  # three images as base64 with room; an answer beyond it is not the API's
+MAX_CONNECTIONS = 1000  # the limits bound what is in flight; this bounds the sockets whatever they are set to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeout:
+    """Seconds, each for one thing.
+
+    Attributes:
+        connect: To get a connection.
+        read: Between two pieces of an answer; twice this for a whole answer of the API.
+        sync: For a submit that is held until its image is there (``wait="sync"``, ``enable_sync_mode``).
+        job: Overall, from the accepted submit until the result; then the error carries the id, ``billed="yes"``.
+
+    Raises:
+        ConfigurationError: a value is not above 0.
+    """
+
+    connect: float = 15.0
+    read: float = 60.0
+    sync: float = 300.0
+    job: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"timeout.{name} = {getattr(self, name)!r}: give seconds, more than 0")
+
+
+class _TrackedBody(BytesPayload):
+    """A body that knows whether any of it was handed to the socket; before that, a submit can't have been accepted.
+
+    aiohttp (3.12 and later) writes headers and a small body in one go, from here.
+    """
+
+    handed_over = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        transport = getattr(writer, "transport", None)
+        self.handed_over = transport is not None and not transport.is_closing()
+        await super().write_with_length(writer, content_length)
+
+
+class Transport:
+    """Sends requests to the API, and keyless ones to the media hosts, over one ``aiohttp.ClientSession``.
+
+    A client session that the caller brought is used and not closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str = DEFAULT_BASE_URL,
+        timeout: Timeout | None = None,
+        proxy: str | None = None,
+        client_session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self.base_url = _checked_base_url(base_url)
+        self.timeout = timeout or Timeout()
+        self.reached = False
+        self._headers = _headers(_checked_key(api_key))
+        self._proxy = proxy
+        self._proxies: dict[str, str] = {}
+        self._own = client_session is None
+        self._client = client_session
+        self._date: tuple[str, float] | None = None
+
+    def __repr__(self) -> str:
+        return f"Transport(base_url={str(self.base_url)!r}, api_key='***')"
+
+    async def open(self) -> None:
+        """Make the client session, where the caller brought none."""
+        self._proxies = urllib.request.getproxies_environment()
+        if self._client is None:
+            connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ttl_dns_cache=300)
+            self._client = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    async def close(self) -> None:
+        """Close what was made here."""
+        client, self._client = self._client, None
+        if client is not None and self._own:
+            await client.close()
+
+    async def send(self, request: Request, *, read_timeout: float | None = None) -> Answer:
+        """One exchange with the API. No redirect is followed, nothing is sent again.
+
+        Raises:
+            NotSentError: It never left this machine.
+            SubmissionUnknown: A submit left, and no whole answer came.
+            LostAnswerError: The same for a read.
+        """
+        url = self.base_url.joinpath(request.path[1:], encoded=True)
+        if request.query:
+            url = url.with_query(request.query)
+        read = read_timeout or self.timeout.read
+        body = None if request.body is None else _TrackedBody(request.body, content_type="application/json")
+        try:
+            async with self._session().request(
+                request.method,
+                url,
+                data=body,
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=2 * read, connect=self.timeout.connect, sock_read=read),
+                allow_redirects=False,
+                proxy=self._proxy_for(url),
+            ) as response:
+                self._seen(response)
+                return Answer(response.status, response.headers, await _whole_body(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            sent = body is not None and body.handed_over
+            raise self._failure(request, error, url=url, sent=sent) from error
+
+    @contextlib.asynccontextmanager
+    async def foreign(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,
+        redirects: int = 0,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One exchange with a media host: without the key. ``redirects`` of them are followed, to http(s) only.
+
+        Raises:
+            NotSentError: No connection.
+            LostAnswerError: No whole answer; also raised for what goes wrong while the body is read inside.
+        """
+        target = URL(url)
+        timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
+        try:
+            async with self._session().request(
+                method,
+                target,
+                data=data,
+                headers={"User-Agent": self._headers["User-Agent"], **(headers or {})},
+                timeout=timeout,
+                allow_redirects=redirects > 0,
+                max_redirects=max(redirects, 1),
+                proxy=self._proxy_for(target),
+            ) as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if isinstance(error, WaveSpeedError):
+                raise
+            kind = NotSentError if isinstance(error, _NO_CONNECTION) else LostAnswerError
+            raise kind(f"{target.host}: {_reason(error)}") from error
+
+    async def multipart(self, path: str, form: aiohttp.FormData) -> Answer:
+        """Post a form to the API itself, with the key (the older upload flow)."""
+        url = self.base_url.joinpath(path[1:], encoded=True)
+        headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
+        timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
+        try:
+            async with self._session().post(
+                url, data=form, headers=headers, timeout=timeout, allow_redirects=False, proxy=self._proxy_for(url)
+            ) as response:
+                self._seen(response)
+                return Answer(response.status, response.headers, await _whole_body(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise LostAnswerError(f"{url.host}: {_reason(error)}") from error
+
+    def server_time(self) -> datetime | None:
+        """What the server's clock shows now, by its last ``Date`` header, to a second; None where it never told."""
+        if self._date is None:
+            return None
+        text, seen = self._date
+        try:
+            told = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        return told.astimezone(UTC) + timedelta(seconds=asyncio.get_running_loop().time() - seen)
+
+    def _seen(self, response: aiohttp.ClientResponse) -> None:
+        self.reached = True
+        date = response.headers.get("Date")
+        if date is not None:
+            self._date = (date, asyncio.get_running_loop().time())
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._client is None or self._client.closed:
+            raise SessionClosedError("the session is not open: use it inside 'async with QwenImageSession(...)'")
+        return self._client
+
+    def _proxy_for(self, url: URL) -> str | None:
+        """The proxy given, else what HTTPS_PROXY, HTTP_PROXY and NO_PROXY said when the session was opened.
+
+        aiohttp's own ``trust_env`` would also read ``~/.netrc`` in the event loop and could put its password in place
+        of the API key.
+        """
+        if self._proxy is not None or not self._proxies or urllib.request.proxy_bypass(url.host or ""):
+            return self._proxy
+        return self._proxies.get(url.scheme, self._proxies.get("all"))
+
+    def _failure(self, request: Request, error: Exception, *, url: URL, sent: bool) -> WaveSpeedError:
+        place = f"{url.host}:{url.port}"
+        if isinstance(error, _NO_CONNECTION) or (request.body is not None and not sent):
+            failure: WaveSpeedError = NotSentError(f"no connection to {place}: {_reason(error)}")
+            if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+                failure.transient = False  # a certificate does not mend itself in a minute
+            return failure
+        if request.kind == "submit":
+            return SubmissionUnknown(
+                f"the submit was sent to {place} and its answer lost ({_reason(error)}): it may have been accepted"
+            )
+        return LostAnswerError(f"the answer of {place} was lost: {_reason(error)}")
+
+
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
+    if (response.content_length or 0) <= MAX_ANSWER_BYTES and not response.headers.get("Transfer-Encoding"):
+        return await response.read()
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _reason(error: Exception) -> str:
+    """Why, without what the library's own message might carry (a proxy's password, a signed URL)."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or type(error.os_error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
+
+
+def _headers(api_key: str) -> dict[str, str]:
+    return {
+        "Authorization": f"Bearer {api_key}",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": f"wavespeed_qwen_async/{__version__} aiohttp/{aiohttp.__version__}",
+        "X-Client-Name": "wavespeed_qwen_async",
+        "X-Client-Version": __version__,
+        "X-Client-OS": platform.system().lower(),
+    }
+
+
+def _checked_key(api_key: str) -> str:
+    key = api_key.strip()
+    if not key:
+        raise ConfigurationError(
+            "no API key: set WAVESPEED_API_KEY or pass api_key= (keys: https://wavespeed.ai/accesskey)"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("the API key holds white space or characters that no key has: copy it again")
+    return key
+
+
+def _checked_base_url(text: str) -> URL:
+    try:
+        url = URL(text.strip().rstrip("/"))
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment or url.user:
+        raise ConfigurationError(
+            f"base_url = {text if '@' not in text else '***'!r}: give an http(s) URL without query, "
+            f"such as {DEFAULT_BASE_URL}"
+        )
+    if url.path.rstrip("/").endswith("/api/v3"):
+        raise ConfigurationError(f"base_url = {text!r}: leave '/api/v3' out, it is added")
+    return url
