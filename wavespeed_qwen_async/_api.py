@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+import logging
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ._answers import read_submit
 from ._retry import Retry, next_wait
+from ._tasks import Tasks
 from .errors import RateLimitError, WaveSpeedError
 
 if TYPE_CHECKING:
@@ -16,13 +18,25 @@ if TYPE_CHECKING:
     from ._answers import Answer
     from ._transport import Transport
     from ._wire import Request
-    from .limits import Limiter
+    from .limits import Limiter, Send
     from .models import Job
     from .predictions import Prediction
 
-__all__ = ["Api"]
+__all__ = ["Api", "Witness"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class Witness(Protocol):
+    """Who keeps the books of one job: told before a submit may cost anything, and as soon as it did."""
+
+    async def sending(self, request: Request) -> None:
+        """Called before the first byte is sent, once a send; what it raises stops the send."""
+
+    async def accepted(self, prediction: Prediction) -> None:
+        """Called with the id before anything else happens with it, even if the submit's caller is gone."""
 
 
 class Api:
@@ -33,6 +47,7 @@ class Api:
         self.limits = limits
         self.retry = retry
         self.rng = rng
+        self.exchanges = Tasks()
 
     async def ask(self, request: Request, read: Callable[[Answer], T], *, again: bool = True) -> T:
         """Send a read, and ``read`` its answer; try again where that may help (``again=False``: once only).
@@ -52,10 +67,13 @@ class Api:
                     raise
             await asyncio.sleep(wait)
 
-    async def submit(self, request: Request, job: Job, *, read_timeout: float | None = None) -> Prediction:
+    async def submit(
+        self, request: Request, job: Job, *, witness: Witness | None = None, read_timeout: float | None = None
+    ) -> Prediction:
         """Send a submit until it is accepted or refused; again only where it certainly was not accepted.
 
-        The caller holds a slot. Each send, repeated ones too, takes a permit of its own.
+        The caller holds a slot. Each send, repeated ones too, takes a permit of its own. A caller that is cancelled
+        while a send is under way leaves it to ``exchanges``: its answer may hold the id of a paid image.
 
         Raises:
             SubmissionUnknown: it may have been accepted.
@@ -66,23 +84,40 @@ class Api:
             attempt += 1
             send = await self.limits.start()
             began = _now() if began is None else began
+            exchange = self.exchanges.start(
+                self._exchange(send, request, job, witness, read_timeout), name="wavespeed submit"
+            )
             try:
-                prediction = read_submit(await self.transport.send(request, read_timeout=read_timeout), job)
+                return await asyncio.shield(exchange)
+            except RateLimitError:
+                continue  # the limits pause every submit of the session, and end the run when it is in vain
             except WaveSpeedError as error:
-                self.limits.report(send, error)
-                error.job = job
-                if isinstance(error, RateLimitError):
-                    continue  # the limits pause every submit of the session, and end the run when it is in vain
                 wait = self._wait(error, attempt, began, submit=True)
                 if wait is None:
                     raise
-            except BaseException:
-                send.cancel()
+            except asyncio.CancelledError:
+                exchange.add_done_callback(_tell_of_the_abandoned)
                 raise
-            else:
-                self.limits.report(send)
-                return prediction
             await asyncio.sleep(wait)
+
+    async def _exchange(
+        self, send: Send, request: Request, job: Job, witness: Witness | None, read_timeout: float | None
+    ) -> Prediction:
+        try:
+            if witness is not None:
+                await witness.sending(request)
+            prediction = read_submit(await self.transport.send(request, read_timeout=read_timeout), job)
+        except WaveSpeedError as error:
+            error.job = job
+            self.limits.report(send, error)
+            raise
+        except BaseException:
+            send.cancel()
+            raise
+        self.limits.report(send)
+        if witness is not None:
+            await witness.accepted(prediction)
+        return prediction
 
     def _wait(self, error: WaveSpeedError, attempt: int, began: float, *, submit: bool) -> float | None:
         return next_wait(
@@ -94,6 +129,21 @@ class Api:
             reached=self.transport.reached,
             rng=self.rng,
         )
+
+
+def _tell_of_the_abandoned(exchange: asyncio.Task[Prediction]) -> None:
+    """Its caller was cancelled while the submit was under way; this line is where the id is kept."""
+    if exchange.cancelled():
+        logger.warning("a submit was cut off before its answer: whether it was accepted is unknown")
+    elif (error := exchange.exception()) is None:
+        prediction = exchange.result()
+        logger.warning(
+            "prediction %s was accepted after its caller was cancelled: session.result(id) gets its image",
+            prediction.id,
+            extra={"prediction_id": prediction.id},
+        )
+    elif isinstance(error, WaveSpeedError) and error.billed != "no":
+        logger.warning("a submit whose caller was cancelled ended with: %s", error)
 
 
 def _now() -> float:

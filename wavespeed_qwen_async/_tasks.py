@@ -52,8 +52,3 @@ class Tasks:
                 for task in tuple(self._tasks):
                     task.cancel()
                 await asyncio.wait(self._tasks)
-
-
-async def outlive(task: asyncio.Task[T]) -> T:
-    """Await a task that must not die with its awaiter: cancelling the awaiter leaves the task to its owner."""
-    return await asyncio.shield(task)
