@@ -1,0 +1,86 @@
+"""How many submits a window the server really allows, learned from its refusals: arithmetic without a clock.
+
+The rate of the configured limit may be wrong: another tier, other programs on the account. A refusal says more than
+"slower": the sends of the last window that were *not* refused are what the server allows. So the allowance falls to
+that number at once, where additive increase and multiplicative decrease would need many refusals to find it. It then
+stays for a window, tries a tenth more, and, if that is not refused either, grows by half every few seconds. A limit
+that still holds so costs a refusal or two now and then, and one that was lifted is found within two windows.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Allowance"]
+
+_CAUTION = 0.97  # a refusal lowers the allowance by this much at least, whatever was counted
+_DEEPEST_FALL = 1 / 8  # at most to this at once: the account may have been full of others' sends for a moment
+_PROBE = (
+    1.1  # the first step above what was refused; 1.05 takes too long to be refused, and it is one refusal either way
+)
+_GROWTH = 1.5
+_STEP = 10.0  # seconds between two steps of growth
+_SENDS_A_STEP = 3  # ... or the time that so many sends take, so that a slow rate is tried before it grows again
+_SENDS_A_PROBE = 60  # a refusal in so many sends is below the 2 % that may be refused
+_LONGEST_HOLD = 10  # windows without a probe, at most
+
+
+class Allowance:
+    """The number of sends a window that may leave now: the configured one until the server refuses.
+
+    Args:
+        most: The configured number, from 1.
+        window: Seconds.
+        learn: False keeps it at `most`.
+    """
+
+    def __init__(self, most: int, *, window: float, learn: bool = True) -> None:
+        self._most = most
+        self._window = window
+        self._learn = learn
+        self._ceiling: float | None = None
+        self._next_step = 0.0
+        self.value = float(most)
+
+    @property
+    def most(self) -> int:
+        """The configured number."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        follows = self._ceiling is None
+        self._most = most
+        self.value = float(most) if follows else min(self.value, most)
+
+    @property
+    def whole(self) -> int:
+        """How many whole sends a window may hold, from 1: the floor, below which only a pause goes."""
+        return int(self.value)
+
+    @property
+    def learned(self) -> float | None:
+        """The allowance, where refusals have lowered it; None while it is the configured one."""
+        return None if self._ceiling is None else self.value
+
+    def refused(self, accepted: int, resume: float) -> None:
+        """A first refusal: `accepted` sends of the last window were not refused; sending goes on at `resume`."""
+        if not self._learn:
+            return
+        self.value = max(1.0, self.value * _DEEPEST_FALL, min(accepted, self.value * _CAUTION))
+        self._ceiling = self.value
+        patience = _SENDS_A_PROBE / self.value
+        self._next_step = resume + self._window * min(max(1.0, patience), _LONGEST_HOLD)
+
+    def refused_too(self) -> None:
+        """Another one, of those that had left before the first was known: it was counted among the accepted."""
+        if self._ceiling is not None:
+            self.value = self._ceiling = max(1.0, self.value - 1)
+
+    def step(self, now: float) -> None:
+        """Climb, if it is time to; called only while there is more to send than may leave."""
+        if self._ceiling is None or now < self._next_step:
+            return
+        factor = _PROBE if self.value <= self._ceiling else _GROWTH
+        self.value = min(self._most, max(self.value * factor, self.value + 1))
+        self._next_step = now + max(_STEP, _SENDS_A_STEP * self._window / self.value)
+        if self.value >= self._most:
+            self._ceiling = None
