@@ -1,0 +1,55 @@
+"""Files that clients upload: by ticket and PUT, or in one multipart request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+MAX_IMAGE: Final = 20 * 1024 * 1024
+MAX_FILE: Final = 200 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """One file, or the ticket for one as long as `data` is None."""
+
+    id: str
+    filename: str
+    content_type: str
+    size: int
+    created: float
+    ticket: str = ""
+    data: bytes | None = None
+
+    @property
+    def path(self) -> str:
+        """The path on the media host."""
+        return f"/uploads/{self.id}/{quote(self.filename, safe='')}"
+
+
+def limit_for(content_type: str) -> int:
+    """Return the largest size of a file of that type."""
+    return MAX_IMAGE if content_type.startswith("image/") else MAX_FILE
+
+
+class Uploads:
+    """All uploads, by their id."""
+
+    def __init__(self, retention: float) -> None:
+        self._retention = retention
+        self._files: dict[str, Upload] = {}
+
+    def add(self, upload: Upload) -> None:
+        """Keep a new upload or ticket."""
+        self._files[upload.id] = upload
+
+    def ticket(self, upload_id: str, now: float) -> Upload | None:
+        """Return an upload by id, whether its bytes have come or not."""
+        found = self._files.get(upload_id)
+        return found if found is not None and now - found.created <= self._retention else None
+
+    def get(self, upload_id: str, now: float) -> Upload | None:
+        """Return an upload whose bytes are there."""
+        found = self.ticket(upload_id, now)
+        return found if found is not None and found.data is not None else None
