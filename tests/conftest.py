@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import BlockBuster
 
+from wavespeed_qwen_async.testing import plugin
 from wavespeed_qwen_async.testing.clock import VirtualClockLoop
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ MARKERS = (
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    if not config.pluginmanager.is_registered(plugin):  # in a checkout that was installed before the entry point was
+        config.pluginmanager.register(plugin)
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,158 @@
+"""The pytest plugin: an emulator, a session that talks to it, and a virtual clock, for whichever way a test runs.
+
+Under anyio's pytest plugin and under pytest-asyncio the emulator runs in the test's own event loop, which is what
+virtual time needs. A plain test gets one on a thread of its own, in real time.
+
+Async fixtures belong to one of these plugins or to the other. So each fixture here is a plain one that picks, among
+the async fixtures registered for each plugin, the one for the plugin that runs the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from wavespeed_qwen_async import QwenImageSession
+    from wavespeed_qwen_async.emulator import Emulator
+
+    from .clock import VirtualClockLoop
+
+API_KEY: Final = "test-key"
+# On a real clock an emulated image takes 60 to 120 ms; on a virtual one it takes its 6 to 12 s, which cost nothing.
+REAL_TIME_SPEED: Final = 100.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Announce the marker, and the fixtures for pytest-asyncio where that is at work."""
+    config.addinivalue_line(
+        "markers", "wavespeed_emulator(**options): options of the `Emulator` behind the fixture of that name"
+    )
+    if config.pluginmanager.has_plugin("asyncio"):
+        config.pluginmanager.import_plugin("wavespeed_qwen_async.testing._pytest_asyncio")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test under anyio that asks for `virtual_clock` the event loop that has one."""
+    if not {"virtual_clock", "anyio_backend"} <= set(metafunc.fixturenames):
+        return
+    from .clock import VirtualClockLoop  # noqa: PLC0415 - the plugin is loaded in every run, used in few
+
+    backend = ("asyncio", {"loop_factory": VirtualClockLoop})
+    # A marker, as pytest lets no other way of parametrizing override a fixture that has parameters of its own.
+    metafunc.definition.add_marker(pytest.mark.parametrize("anyio_backend", [backend], ids=["virtual"]))
+
+
+@pytest.fixture
+def wavespeed_emulator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A running `Emulator` that renders nothing; `WAVESPEED_BASE_URL` and `WAVESPEED_API_KEY` lead to it.
+
+    `@pytest.mark.wavespeed_emulator(tier="bronze", ...)` sets its options.
+    """
+    with _emulator(request) as emulator:
+        monkeypatch.setenv("WAVESPEED_BASE_URL", emulator.url)
+        monkeypatch.setenv("WAVESPEED_API_KEY", API_KEY)
+        yield emulator
+
+
+@pytest.fixture
+def wavespeed_session(request: pytest.FixtureRequest) -> QwenImageSession:
+    """An open `QwenImageSession` that talks to `wavespeed_emulator`. For async tests only."""
+    session: QwenImageSession = _in_the_tests_loop(request, "wavespeed_session")
+    return session
+
+
+@pytest.fixture
+def virtual_clock(request: pytest.FixtureRequest) -> VirtualClockLoop:
+    """The test's event loop, on virtual time: `elapsed`, `advance`, `hold`. For async tests only."""
+    clock: VirtualClockLoop = _in_the_tests_loop(request, "virtual_clock")
+    return clock
+
+
+@asynccontextmanager
+async def running_emulator(request: pytest.FixtureRequest) -> AsyncIterator[Emulator]:
+    """Run an emulator in the running loop."""
+    from .clock import VirtualClockLoop  # noqa: PLC0415 - see above
+
+    virtual = isinstance(asyncio.get_running_loop(), VirtualClockLoop)
+    async with _new_emulator(request, speed=1.0 if virtual else REAL_TIME_SPEED) as emulator:
+        yield emulator
+
+
+def new_session(emulator: Emulator) -> QwenImageSession:
+    """Make a session that talks to the emulator, not yet open."""
+    from wavespeed_qwen_async import QwenImageSession  # noqa: PLC0415 - see above
+
+    return QwenImageSession(api_key=API_KEY, base_url=emulator.url)
+
+
+def running_clock() -> VirtualClockLoop:
+    """Return the running loop, which has to be the virtual one."""
+    from .clock import VirtualClockLoop  # noqa: PLC0415 - see above
+
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualClockLoop):
+        pytest.fail("this test's event loop is no VirtualClockLoop: docs/testing.md tells how pytest-asyncio gets one")
+    return loop
+
+
+@pytest.fixture
+async def _anyio_wavespeed_emulator(request: pytest.FixtureRequest) -> AsyncIterator[Emulator]:
+    async with running_emulator(request) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def _anyio_wavespeed_session(wavespeed_emulator: Emulator) -> AsyncIterator[QwenImageSession]:
+    async with new_session(wavespeed_emulator) as session:
+        yield session
+
+
+@pytest.fixture
+async def _anyio_virtual_clock() -> VirtualClockLoop:
+    return running_clock()
+
+
+@contextmanager
+def _emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    if _owner(request):
+        yield _in_the_tests_loop(request, "wavespeed_emulator")
+        return
+    from anyio.from_thread import start_blocking_portal  # noqa: PLC0415 - see above
+
+    emulator = _new_emulator(request, speed=REAL_TIME_SPEED)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator) as running:
+        # The ledger asks for the time to tell each status, and this thread has no running loop to ask.
+        running.ledger._now = portal.call(asyncio.get_running_loop).time  # noqa: SLF001
+        yield running
+
+
+def _new_emulator(request: pytest.FixtureRequest, **defaults: Any) -> Emulator:
+    from wavespeed_qwen_async.emulator import Emulator  # noqa: PLC0415 - see above
+
+    marker = request.node.get_closest_marker("wavespeed_emulator")
+    return Emulator(**{"blank": True} | defaults | (marker.kwargs if marker else {}))
+
+
+def _in_the_tests_loop(request: pytest.FixtureRequest, name: str) -> Any:
+    owner = _owner(request)
+    if owner is None:
+        pytest.fail(f"{name} needs an async test: mark it `@pytest.mark.anyio` or `@pytest.mark.asyncio`")
+    return request.getfixturevalue(f"_{owner}_{name}")
+
+
+def _owner(request: pytest.FixtureRequest) -> str | None:
+    """Name the plugin that runs this test, pytest-asyncio with the scope of its loop; a plain test has none."""
+    if "anyio_backend" in request.fixturenames:
+        return "anyio"
+    marker = request.node.get_closest_marker("asyncio")
+    if marker is None or not request.config.pluginmanager.has_plugin("asyncio"):
+        return None
+    scope = marker.kwargs.get("loop_scope") or request.config.getini("asyncio_default_test_loop_scope")
+    return f"asyncio_{scope}"
