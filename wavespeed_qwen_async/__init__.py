@@ -1,1 +1,108 @@
-"""Asyncio client for the Qwen-Image LoRA models of WaveSpeedAI."""
+"""Asyncio client for the Qwen-Image LoRA models of WaveSpeedAI: generate and edit one image or a million.
+
+Start at :class:`QwenImageSession`.
+"""
+
+from __future__ import annotations
+
+from ._answers import Price
+from ._retry import Retry
+from ._transport import Timeout
+from ._version import __version__
+from .errors import (
+    AuthenticationError,
+    BadRequestError,
+    BudgetError,
+    ConfigurationError,
+    ContentFlaggedError,
+    ContentModerated,
+    DownloadError,
+    InsufficientCreditsError,
+    InvalidJobError,
+    InvalidParameter,
+    InvalidResponseError,
+    LimitsBrokenError,
+    LostAnswerError,
+    MediaError,
+    MediaUnreachable,
+    MissingParameter,
+    NotFoundError,
+    NotSentError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    PredictionCancelled,
+    PredictionError,
+    PredictionFailed,
+    RateLimitError,
+    RequestError,
+    ResultTimeout,
+    ResultUnavailable,
+    ServerError,
+    SessionClosedError,
+    SubmissionUnknown,
+    TaskFailed,
+    TaskInternalError,
+    TaskTimeout,
+    TaskUnavailable,
+    UploadError,
+    WaveSpeedError,
+)
+from .limits import AccountTier, Limits
+from .models import Edit, Job, LargeSizeWarning, Lora, Size, TextToImage
+from .predictions import Outcome, Output, Prediction
+from .session import QwenImageSession
+
+__all__ = [
+    "AccountTier",
+    "AuthenticationError",
+    "BadRequestError",
+    "BudgetError",
+    "ConfigurationError",
+    "ContentFlaggedError",
+    "ContentModerated",
+    "DownloadError",
+    "Edit",
+    "InsufficientCreditsError",
+    "InvalidJobError",
+    "InvalidParameter",
+    "InvalidResponseError",
+    "Job",
+    "LargeSizeWarning",
+    "Limits",
+    "LimitsBrokenError",
+    "Lora",
+    "LostAnswerError",
+    "MediaError",
+    "MediaUnreachable",
+    "MissingParameter",
+    "NotFoundError",
+    "NotSentError",
+    "Outcome",
+    "Output",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "Prediction",
+    "PredictionCancelled",
+    "PredictionError",
+    "PredictionFailed",
+    "Price",
+    "QwenImageSession",
+    "RateLimitError",
+    "RequestError",
+    "ResultTimeout",
+    "ResultUnavailable",
+    "Retry",
+    "ServerError",
+    "SessionClosedError",
+    "Size",
+    "SubmissionUnknown",
+    "TaskFailed",
+    "TaskInternalError",
+    "TaskTimeout",
+    "TaskUnavailable",
+    "TextToImage",
+    "Timeout",
+    "UploadError",
+    "WaveSpeedError",
+    "__version__",
+]

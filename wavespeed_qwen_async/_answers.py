@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import ValidationError
 
@@ -81,11 +81,13 @@ class Price:
         amount: In ``currency``, after discounts.
         currency: ``"USD"`` unless the API says otherwise.
         full_amount: Before discounts.
+        source: ``"api"``, or ``"pages"`` where the API gives none and the figure of its pages stands in.
     """
 
     amount: float
     currency: str = "USD"
     full_amount: float | None = None
+    source: Literal["api", "pages"] = "api"
 
 
 @dataclass(frozen=True, slots=True)

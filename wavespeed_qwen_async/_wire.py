@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from .models import Edit, takes_several
+from .models import takes_several
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .models import Job
 
 __all__ = [
+    "MAX_PAGE_SIZE",
     "Request",
     "balance_request",
     "delete_request",
+    "inputs_of",
     "list_request",
     "multipart_upload_path",
     "price_request",
@@ -49,13 +51,18 @@ class Request(NamedTuple):
 
 
 def submit_request(job: Job, sources: Sequence[str] = (), *, webhook: str | None = None) -> Request:
-    """The submit of a job. ``sources`` are the URLs of an edit's source images. What the user left out is left out."""
+    """The submit of a job. ``sources`` are the URLs of an edit's source images."""
+    query = () if webhook is None else (("webhook", webhook),)
+    return Request("POST", API + job.model_id, _encode(inputs_of(job, sources)), query, "submit")
+
+
+def inputs_of(job: Job, sources: Sequence[str] = ()) -> dict[str, Any]:
+    """The parameters as they are sent; what the user left out is left out."""
     body: dict[str, Any] = {"prompt": job.prompt}
-    if isinstance(job, Edit):
-        if takes_several(job.model):
-            body["images"] = list(sources)
-        else:
-            body["image"] = sources[0]
+    if sources and takes_several(job.model):
+        body["images"] = list(sources)
+    elif sources:
+        body["image"] = sources[0]
     for name in _OPTIONAL:
         value = getattr(job, name)
         if value is not None:
@@ -64,8 +71,7 @@ def submit_request(job: Job, sources: Sequence[str] = (), *, webhook: str | None
         body["size"] = str(job.size)
     if job.loras is not None:
         body["loras"] = [{"path": lora.path, "scale": lora.scale} for lora in job.loras]
-    query = () if webhook is None else (("webhook", webhook),)
-    return Request("POST", API + job.model_id, _encode(body), query, "submit")
+    return body
 
 
 def result_request(prediction_id: str) -> Request:

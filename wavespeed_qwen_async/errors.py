@@ -157,7 +157,7 @@ class InvalidJobError(WaveSpeedError, ValueError):
         field: The parameter at fault, ``"loras[1].scale"`` for one inside another; empty for the job itself.
     """
 
-    def __init__(self, message: str, *, field: str = "", **known: Any) -> None:  # noqa: ANN401 - passed on as they are
+    def __init__(self, message: str, *, field: str = "", **known: Any) -> None:
         super().__init__(message, **known)
         self.field = field
 

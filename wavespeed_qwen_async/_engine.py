@@ -1,0 +1,208 @@
+"""The way of one job: slot, upload, submit, wait, outcome. The session is the face of this; durable runs use it too."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from . import _answers, _wire
+from ._completion import Keeper
+from .errors import SessionClosedError, WaveSpeedError
+from .models import as_job
+from .predictions import Prediction
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ._api import Api, Witness
+    from ._options import WaitMode
+    from ._stream import Flight
+    from ._tasks import Tasks
+    from .limits import Slot
+    from .media import Media
+    from .models import Job
+    from .predictions import Fetcher
+    from .webhooks import WebhookReceiver
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED = 1000  # ends of predictions submitted by themselves, kept for a `result` that is asked for later
+
+
+class Engine:
+    """What happens to jobs, from the slot they need to the prediction they become."""
+
+    def __init__(
+        self,
+        api: Api,
+        media: Media,
+        tasks: Tasks,
+        *,
+        fetcher: Fetcher,
+        wait: WaitMode,
+        webhooks: WebhookReceiver | None,
+        rng: random.Random,
+    ) -> None:
+        self.api = api
+        self.media = media
+        self.keeper = Keeper(
+            api,
+            tasks,
+            timeout=api.transport.timeout.job,
+            rng=rng,
+            lists=wait != "poll",
+            pushed=webhooks is not None,
+        )
+        self._fetcher = fetcher
+        self._wait = wait
+        self._webhooks = webhooks
+        self._rng = rng
+        self._slots: dict[str, Slot] = {}
+        self._ends: OrderedDict[str, Prediction | WaveSpeedError] = OrderedDict()
+        self._open = False
+
+    async def open(self) -> None:
+        """Begin."""
+        await self.api.transport.open()
+        self._open = True
+        if self._webhooks is not None:
+            self._webhooks.attach(self.keeper.push)
+
+    async def close(self, grace: float) -> None:
+        """End: submits under way get ``grace`` seconds to tell the ids of what they paid; then nothing is left."""
+        self._open = False
+        try:
+            await self.api.exchanges.close(grace)
+            await self.keeper.close()
+            await self.media.close()
+        finally:
+            for slot in self._slots.values():
+                slot.release()
+            self._slots.clear()
+            await self.api.transport.close()
+
+    def check_open(self) -> None:
+        """Raise SessionClosedError where it is not."""
+        if not self._open:
+            raise SessionClosedError("the session is not open: use it inside 'async with QwenImageSession(...)'")
+
+    def drawn(self, job: Job | Mapping[str, Any]) -> Job:
+        """The job as it will be sent: its seed concrete, and held by the server where the session waits that way."""
+        job = as_job(job).seeded(self._rng)
+        if self._wait == "sync" and job.enable_sync_mode is None:
+            return job.model_copy(update={"enable_sync_mode": True})
+        return job
+
+    async def slot(self) -> Slot:
+        """A place among the account's predictions at once."""
+        self.check_open()
+        return await self.api.limits.acquire()
+
+    async def run(self, job: Job | Mapping[str, Any], timeout: float | None) -> Prediction:
+        """Submit and await."""
+        job = self.drawn(job)
+        slot = await self.slot()
+        try:
+            prediction = await self.submit(job)
+            return await self.result(prediction, timeout, job)
+        finally:
+            slot.release()
+
+    async def submit(self, job: Job, witness: Witness | None = None) -> Prediction:
+        """Upload what must be uploaded, then submit. The caller holds a slot; the job is drawn."""
+        try:
+            sources = [await self.media.url_for(source) for source in job.sources]
+        except WaveSpeedError as error:
+            error.job = job
+            raise
+        webhook = self._webhooks.url if self._webhooks is not None else None
+        prediction = await self.api.submit(
+            _wire.submit_request(job, sources, webhook=webhook),
+            job,
+            witness=witness,
+            read_timeout=self.api.transport.timeout.sync if job.enable_sync_mode else None,
+        )
+        return prediction.bound(job, self._fetcher)
+
+    async def submit_and_hold(self, job: Job | Mapping[str, Any]) -> Prediction:
+        """Submit; the slot is held until the prediction has ended, whether or not anybody awaits it."""
+        job = self.drawn(job)
+        slot = await self.slot()
+        try:
+            prediction = await self.submit(job)
+        except BaseException:
+            slot.release()
+            raise
+        if prediction.finished:
+            slot.release()
+        else:
+            self._hold(prediction, job, slot)
+        return prediction
+
+    async def result(self, prediction: Prediction | str, timeout: float | None, job: Job | None) -> Prediction:
+        """Await a prediction. Cancelled, the id is logged: it is paid."""
+        prediction_id = prediction if isinstance(prediction, str) else prediction.id
+        end: Prediction | WaveSpeedError | None = self._ends.get(prediction_id)
+        if end is None and isinstance(prediction, Prediction) and prediction.finished:
+            end = prediction
+        if end is None:
+            try:
+                end = await self.keeper.wait(prediction, timeout=timeout, single=_only_single(job))
+            except WaveSpeedError as error:
+                end = error
+            except asyncio.CancelledError:
+                logger.warning(
+                    "prediction %s is paid and its caller was cancelled: session.result(id) gets its image",
+                    prediction_id,
+                    extra={"prediction_id": prediction_id},
+                )
+                raise
+        end = self.ended(end, job)
+        if isinstance(end, WaveSpeedError):
+            raise end
+        return end
+
+    async def launch(self, flight: Flight, *, timeout: float | None) -> None:
+        """Take a job of a stream as far as its wait; from there on the keeper holds it, without a task."""
+        job = flight.job = self.drawn(flight.source)
+        flight.slot = await self.slot()
+        prediction = await self.submit(job)
+        flight.prediction_id = prediction.id
+
+        def landed(end: Prediction | WaveSpeedError) -> None:
+            flight.land(self.ended(end, job))
+
+        if prediction.finished:
+            landed(prediction)
+        else:
+            flight.watch = self.keeper.watch(prediction, landed, timeout=timeout, single=_only_single(job))
+
+    def ended(self, end: Prediction | WaveSpeedError, job: Job | None) -> Prediction | WaveSpeedError:
+        """What the end of a prediction means to whoever wanted an image."""
+        if isinstance(end, WaveSpeedError):
+            end.job = end.job or job
+            return end
+        prediction = end.bound(job, self._fetcher)
+        return _answers.failure_of(prediction) or prediction
+
+    def _hold(self, prediction: Prediction, job: Job, slot: Slot) -> None:
+        self._slots[prediction.id] = slot
+
+        def ended(end: Prediction | WaveSpeedError) -> None:
+            self._slots.pop(prediction.id).release()
+            self._ends[prediction.id] = end
+            if len(self._ends) > _REMEMBERED:
+                self._ends.popitem(last=False)
+
+        self.keeper.watch(prediction, ended, single=_only_single(job))
+
+
+def _only_single(job: Job | None) -> bool:
+    """The list of predictions is not known to carry images as base64."""
+    return bool(job is not None and job.enable_base64_output)

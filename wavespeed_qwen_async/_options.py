@@ -1,0 +1,93 @@
+"""What the session's arguments may be, read and checked in one place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from ._transport import Timeout
+from .errors import ConfigurationError, InvalidJobError
+from .limits import AccountTier, Limits
+from .models import Job, invalid_job, takes_several
+from .predictions import Output, Prediction
+
+if TYPE_CHECKING:
+    from .webhooks import WebhookReceiver
+
+__all__ = ["WaitMode", "as_timeout", "checked_wait", "chosen_limits", "made", "seconds", "sources_of"]
+
+WaitMode = Literal["auto", "poll", "sync", "webhook"]
+
+
+def made(kind: type[Job], **given: Any) -> Job:
+    """A job of what was given; names that were left out (None) stay out."""
+    try:
+        return kind.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise invalid_job(error) from None
+
+
+def sources_of(image: Any, model: str | None) -> dict[str, Any]:
+    """``image`` or ``images``, as the model takes them, of what `edit` may be given."""
+    several = takes_several((model or "edit-lora").rpartition("/")[2])
+    images = list(image) if isinstance(image, list | tuple) else [image]
+    images = [_as_source(item) for item in images]
+    if several:
+        return {"images": images}
+    if len(images) != 1:
+        raise InvalidJobError(
+            f"image: {len(images)} given, model {model or 'edit-lora'!r} takes one; 'edit-plus-lora' takes up to 3",
+            field="image",
+        )
+    return {"image": images[0]}
+
+
+def _as_source(image: Any) -> Any:
+    if isinstance(image, Prediction):
+        outputs = image.outputs
+        if len(outputs) != 1:
+            raise InvalidJobError(f"image: the prediction is {image.status} with {len(outputs)} images", field="image")
+        image = outputs[0]
+    if isinstance(image, Output):
+        return image.url or image.decoded()
+    return image
+
+
+def seconds(timeout: float | timedelta | None) -> float | None:
+    """Seconds of what may be a timedelta; None stays None."""
+    if timeout is None:
+        return None
+    value = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if not value > 0:
+        raise ConfigurationError(f"timeout = {timeout!r}: give seconds, more than 0")
+    return value
+
+
+def as_timeout(timeout: float | timedelta | Timeout | None) -> Timeout:
+    """Each timeout, of one for all the waiting or of all of them."""
+    if isinstance(timeout, Timeout):
+        return timeout
+    job = seconds(timeout)
+    return Timeout() if job is None else Timeout(job=job)
+
+
+def checked_wait(wait: str, webhooks: WebhookReceiver | None) -> WaitMode:
+    """The way of waiting, if there is such."""
+    if wait not in {"auto", "poll", "sync", "webhook"}:
+        raise ConfigurationError(f"wait = {wait!r}: choose 'auto', 'poll', 'sync' or 'webhook'")
+    if wait == "webhook" and webhooks is None:
+        raise ConfigurationError("wait = 'webhook': pass webhooks=WebhookReceiver(...), mounted in your application")
+    return wait  # type: ignore[return-value]  # just checked
+
+
+def chosen_limits(
+    limits: Limits | None, tier: AccountTier | str | None, max_per_minute: int | None, max_in_flight: int | None
+) -> Limits:
+    """The limits given, or those of the tier."""
+    if limits is None:
+        return Limits.for_tier(tier, max_per_minute=max_per_minute, max_in_flight=max_in_flight)
+    if tier is not None or max_per_minute is not None or max_in_flight is not None:
+        raise ConfigurationError("limits: give either limits= or tier=, max_per_minute=, max_in_flight=, not both")
+    return limits

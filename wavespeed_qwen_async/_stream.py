@@ -1,0 +1,238 @@
+"""Many jobs at once: pulled lazily, a bounded number between source and consumer, each with exactly one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ._tasks import Tasks
+from .errors import (
+    AuthenticationError,
+    InsufficientCreditsError,
+    LimitsBrokenError,
+    NotSentError,
+    PermissionDeniedError,
+    WaveSpeedError,
+)
+from .predictions import Outcome, Prediction
+
+if TYPE_CHECKING:
+    from .models import Job
+
+__all__ = ["FATAL", "Flight", "Flow"]
+
+logger = logging.getLogger(__name__)
+
+# After one of these every further submit would end the same way: the stream takes no more from its source.
+FATAL = (AuthenticationError, InsufficientCreditsError, PermissionDeniedError, LimitsBrokenError)
+
+_YIELD_EVERY = 32  # inputs that a source may give in one go before the rest of the loop gets its turn
+
+
+class Cancellable(Protocol):
+    """Something under way that can be given up: a watch on a prediction."""
+
+    def cancel(self) -> None:
+        """Give it up; nothing is told afterwards."""
+
+
+class Flight:
+    """One job between source and consumer. It lands once, with a prediction or with an error."""
+
+    __slots__ = ("_flow", "began", "index", "job", "landed", "prediction_id", "slot", "source", "watch")
+
+    def __init__(self, flow: Flow, index: int, source: Any, began: float) -> None:
+        self._flow = flow
+        self.index = index
+        self.source = source
+        self.began = began
+        self.job: Job | None = None
+        self.prediction_id: str | None = None
+        self.watch: Cancellable | None = None
+        self.slot: Any = None
+        self.landed = False
+
+    def land(self, end: Prediction | WaveSpeedError) -> None:
+        """Tell how it ended, give back its slot, hand the outcome to the consumer."""
+        if self.landed:
+            return
+        self.landed = True
+        self.release()
+        self._flow.landed(self, end)
+
+    def release(self) -> None:
+        """Give back the account's slot, where one is held."""
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.release()
+
+
+class Flow:
+    """Pulls from ``source`` when there is room, launches each job, and yields outcomes as they land.
+
+    Room is counted in ``window``: from before a job is pulled until the consumer comes back for the next outcome, so
+    that a slow consumer slows the submits. The account's own slots are the limits' business and are given back when a
+    prediction has ended: a consumer that submits more from inside its loop must not wait for itself.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any] | AsyncIterable[Any],
+        launch: Callable[[Flight], Awaitable[None]],
+        *,
+        window: int,
+        ordered: bool,
+    ) -> None:
+        self._source = source
+        self._launch = launch
+        self._ordered = ordered
+        self._room = asyncio.Semaphore(window)
+        self._flights: dict[int, Flight] = {}
+        self._ready: deque[Outcome] = deque()
+        self._held: dict[int, Outcome] = {}
+        self._next = 0
+        self._drained = False
+        self._failure: BaseException | None = None
+        self._changed = asyncio.Event()
+        self._tasks = Tasks()
+
+    async def outcomes(self) -> AsyncIterator[Outcome]:
+        """The outcomes; at its end, what the source or a fatal error raised."""
+        self._tasks.start(self._feed(), "wavespeed stream source")
+        try:
+            while True:
+                while self._ready:
+                    yield self._ready.popleft()
+                    self._room.release()
+                if self._drained and not self._flights and not self._ready:
+                    break
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            await self._close()
+        if self._failure is not None:
+            raise self._failure
+
+    def landed(self, flight: Flight, end: Prediction | WaveSpeedError) -> None:
+        """Take a flight that has ended; called by the flight itself, once."""
+        del self._flights[flight.index]
+        failed = isinstance(end, WaveSpeedError)
+        if isinstance(end, FATAL):
+            self._stop_after(end)
+        outcome = Outcome(
+            index=flight.index,
+            source=flight.source,
+            job=flight.job,
+            prediction=None if failed else end,
+            error=end if failed else None,
+            seconds=asyncio.get_running_loop().time() - flight.began,
+        )
+        self._deliver(outcome)
+
+    def _deliver(self, outcome: Outcome) -> None:
+        if not self._ordered:
+            self._ready.append(outcome)
+        else:
+            self._held[outcome.index] = outcome
+            while self._next in self._held:
+                self._ready.append(self._held.pop(self._next))
+                self._next += 1
+        self._changed.set()
+
+    async def _feed(self) -> None:
+        pulled = _Pulled(self._source)
+        try:
+            await self._pull_all(pulled)
+        except Exception as error:  # noqa: BLE001 - the source is the user's; what it raises is raised to its consumer
+            self._failure = self._failure or error
+        finally:
+            self._drained = True
+            self._changed.set()
+            await pulled.close()
+
+    async def _pull_all(self, pulled: _Pulled) -> None:
+        loop = asyncio.get_running_loop()
+        index = 0
+        while True:
+            await self._room.acquire()
+            if self._drained:
+                return
+            try:
+                item = await pulled.next()
+            except StopAsyncIteration:
+                return
+            flight = self._flights[index] = Flight(self, index, item, loop.time())
+            if self._drained:  # a fatal error came while the source was thinking
+                flight.land(NotSentError("not sent: the stream was ended by an earlier error"))
+                return
+            self._tasks.start(self._run(flight), "wavespeed stream job")
+            index += 1
+            if index % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    async def _run(self, flight: Flight) -> None:
+        try:
+            await self._launch(flight)
+        except WaveSpeedError as error:
+            flight.land(error)
+        except Exception as error:  # noqa: BLE001 - a defect must end the stream loudly, not hang it
+            self._failure = self._failure or error
+            flight.land(WaveSpeedError(f"unexpected {type(error).__name__}", job=flight.job, billed="unknown"))
+            self._stop_after(error)
+
+    def _stop_after(self, error: BaseException) -> None:
+        """Take nothing more from the source; what is in flight is delivered first, then ``error`` is raised."""
+        self._failure = self._failure or error
+        self._drained = True
+        self._room.release()  # wakes a feeder that waits for room, to see that it is over
+
+    async def _close(self) -> None:
+        """Leave nothing behind: no task, no watch, no slot."""
+        left = list(self._flights.values())
+        self._flights.clear()
+        for flight in left:
+            flight.landed = True
+            if flight.watch is not None:
+                flight.watch.cancel()
+            flight.release()
+        ids = [flight.prediction_id for flight in left if flight.prediction_id is not None]
+        if ids:
+            logger.warning(
+                "the stream was left with %d paid predictions in flight: session.result(id) gets their images",
+                len(ids),
+                extra={"prediction_ids": ids},
+            )
+        await self._tasks.close()
+
+
+class _Pulled:
+    """One way to pull from an iterable and from an async iterable."""
+
+    def __init__(self, source: Iterable[Any] | AsyncIterable[Any]) -> None:
+        if isinstance(source, AsyncIterable):
+            self._async: AsyncIterator[Any] | None = aiter(source)
+        else:
+            self._async = None
+            self._sync: Iterator[Any] = iter(source)
+
+    async def next(self) -> Any:
+        if self._async is not None:
+            return await anext(self._async)
+        try:
+            return next(self._sync)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def close(self) -> None:
+        """Close a generator, so that its ``finally`` runs now and not at some later collection."""
+        try:
+            if self._async is None:
+                if hasattr(self._sync, "close"):
+                    self._sync.close()
+            elif hasattr(self._async, "aclose"):
+                await self._async.aclose()
+        except Exception:
+            logger.exception("closing the source of a stream failed")
