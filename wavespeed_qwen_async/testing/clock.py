@@ -131,7 +131,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         super().set_default_executor(executor)
         self._workers = executor
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - theirs
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002 - theirs
         """Wait for the executor's threads in real time, without the timeout: virtually it would be over at once."""
         with self.hold():
             await super().shutdown_default_executor()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -64,6 +65,7 @@ def wavespeed_emulator(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture
 def wavespeed_session(request: pytest.FixtureRequest) -> QwenImageSession:
     """An open `QwenImageSession` that talks to `wavespeed_emulator`. For async tests only."""
+    import_module("wavespeed_qwen_async.session")  # here, as it would block the loop
     session: QwenImageSession = _in_the_tests_loop(request, "wavespeed_session")
     return session
 
@@ -121,6 +123,7 @@ async def _anyio_virtual_clock() -> VirtualClockLoop:
 
 @contextmanager
 def _emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
+    import_module("wavespeed_qwen_async.emulator")  # here, as it would block the loop
     if _owner(request):
         yield _in_the_tests_loop(request, "wavespeed_emulator")
         return

@@ -202,10 +202,10 @@ def test_a_deadlock_is_reported_with_the_tasks_that_wait():
     assert 0.1 <= time.perf_counter() - began < 3
     report = str(caught.value)
     assert "0.1 s of real time" in report
-    assert "the reader: waits_for (test_clock.py:" in report
-    assert "the writer: waits_for (test_clock.py:" in report
+    assert "the reader: waits_for (test_virtual_clock.py:" in report
+    assert "the writer: waits_for (test_virtual_clock.py:" in report
     assert "Event.wait (locks.py:" in report
-    assert ": deadlock (test_clock.py:" in report
+    assert ": deadlock (test_virtual_clock.py:" in report
 
 
 def test_the_start_is_free_to_choose():

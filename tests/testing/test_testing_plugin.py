@@ -1,9 +1,14 @@
-"""The plugin's fixtures, in test runs of their own: under anyio's pytest plugin, under pytest-asyncio, and plain."""
+"""The plugin's fixtures, in test runs of their own: under anyio's pytest plugin, under pytest-asyncio, and plain.
+
+The code of `docs/testing.md` is run as it stands there.
+"""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -177,3 +182,42 @@ def test_names_of_the_kit() -> None:
     }
     with pytest.raises(AttributeError, match="no attribute 'virtual_cluck'"):
         _ = testing.virtual_cluck
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "testing.md"
+FILES = {
+    name: code
+    for code in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    for name in re.findall(r"^# (.*)$", code, re.MULTILINE)[:1]
+}
+
+
+def run_guide(pytester: pytest.Pytester, *names: str, marker: str = "anyio") -> pytest.RunResult:
+    codes = {name: FILES[name].replace("mark.anyio", f"mark.{marker}") for name in names}
+    conftests = [codes.pop(name) for name in names if name.startswith("conftest.py")]
+    pytester.makeini(SETTINGS + "\npythonpath = .\n")
+    pytester.makeconftest("\n".join([*conftests, CONFTEST]))
+    for name, code in codes.items():
+        pytester.makefile(".py", **{name.removesuffix(".py"): code})
+    return pytester.runpytest_subprocess("-q")
+
+
+def test_the_guides_examples(pytester: pytest.Pytester) -> None:
+    assert len(FILES["test_fox.py"].splitlines()) <= 16
+    run_guide(pytester, "test_fox.py", "test_slow.py", "test_time.py").assert_outcomes(passed=3)
+
+
+def test_the_guides_virtual_time_for_all(pytester: pytest.Pytester) -> None:
+    run_guide(pytester, "conftest.py", "test_fox.py", "test_time.py").assert_outcomes(passed=2)
+
+
+def test_the_guides_pytest_asyncio(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("pytest_asyncio")
+    names = ("conftest.py, with pytest-asyncio", "test_fox.py", "test_time.py")
+    run_guide(pytester, *names, marker="asyncio").assert_outcomes(passed=2)
+
+
+def test_the_guides_fastapi_application(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    run_guide(pytester, "app.py", "test_app.py").assert_outcomes(passed=2)
