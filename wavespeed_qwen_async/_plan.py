@@ -1,0 +1,218 @@
+"""What to ask the API next, decided purely: records of what is awaited, and the time, into a plan."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ._pace import SPACING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_between_plans"]
+
+FEW = 3  # fewer than this are checked one by one: that takes no more requests than asking for the list
+SWEEP_EVERY = 0.5
+FAILURES_EVERY = 2.5
+RARE_EVERY = 12.0
+AUDIT_EVERY = 2.0
+MOST_CHECKS = 48  # single checks on the way at once
+STRAGGLERS = 0.02  # more than this share being late means that all are: then the list is the cheap way again
+PLAN_COST = 2e-5  # seconds of rest for each record that a plan reads, so that planning stays below 2 % of a core
+
+_RARE = ("cancelled", "timeout", "deleted")
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One prediction in flight. Times are the loop's, ``created`` is the server's, in Unix seconds.
+
+    Attributes:
+        born: When it was created, as well as it is known.
+        look: From when on the list is asked for it.
+        due: When it may be checked singly (next).
+        late: When it should long be finished.
+        asked: When it was last checked singly; infinity while a check is on its way.
+        missed: When it last certainly was not finished.
+        deadline: The soonest of its watches.
+        single: The list can't tell it.
+        unknown: 404s in a row.
+        refused: Other refusals, and completed answers without outputs, in a row.
+    """
+
+    id: str
+    model: str = ""
+    created: float | None = None
+    born: float = 0.0
+    look: float = 0.0
+    due: float = 0.0
+    late: float = math.inf
+    asked: float = -math.inf
+    missed: float = -math.inf
+    deadline: float = math.inf
+    single: bool = False
+    unknown: int = 0
+    refused: int = 0
+    watches: list[Any] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Outlook:
+    """What a plan depends on besides the records. Times are the loop's.
+
+    Attributes:
+        listing: Whether the list may be asked at all now.
+        paused: No request before this.
+        checking: How many single checks are on their way.
+        sweeping: Whether a sweep is.
+        swept: When the next sweep for completed ones may start.
+        failures: When the next for failed ones is due.
+        rare: When the next for a rarer ending is due.
+        audit: When the next single check of a job that the list covers is due.
+        pages: How many pages the last sweep took.
+        rarity: Which of the rarer endings is next.
+    """
+
+    listing: bool = True
+    paused: float = -math.inf
+    checking: int = 0
+    sweeping: bool = False
+    swept: float = -math.inf
+    failures: float = -math.inf
+    rare: float = -math.inf
+    audit: float = -math.inf
+    pages: int = 1
+    rarity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds)."""
+
+    status: str
+    after: float
+    before: float
+    model: str | None
+    wanted: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do now, and when to plan again at the latest."""
+
+    expired: list[Entry] = field(default_factory=list)
+    checks: list[Entry] = field(default_factory=list)
+    sweeps: list[Window] = field(default_factory=list)
+    wake: float = math.inf
+
+
+def pause_between_plans(entries: int) -> float:
+    """Seconds between two plans at least."""
+    return 0.001 + PLAN_COST * entries
+
+
+def make_plan(entries: Iterable[Entry], now: float, outlook: Outlook) -> Plan:
+    """Decide what to ask next. Changes nothing but the outlook's own appointments.
+
+    Those that the list can tell are left to it when they are many; of them, the one that has waited longest is
+    checked singly now and then, as an audit of the list. All others are checked singly when they are due.
+    """
+    plan = Plan()
+    alone: list[Entry] = []
+    listed: list[Entry] = []
+    for entry in entries:
+        if entry.deadline <= now:
+            plan.expired.append(entry)
+            continue
+        plan.wake = min(plan.wake, entry.deadline)
+        (alone if entry.single or entry.created is None else listed).append(entry)
+    if now < outlook.paused:
+        plan.wake = min(plan.wake, outlook.paused)
+        return plan
+    if not outlook.listing or len(listed) < FEW:
+        _check(plan, alone + listed, now, outlook)
+        return plan
+    _use_list(plan, listed, alone, now, outlook)
+    return plan
+
+
+def _use_list(plan: Plan, listed: list[Entry], alone: list[Entry], now: float, outlook: Outlook) -> None:
+    ripe = [entry for entry in listed if entry.look <= now]
+    if len(ripe) < FEW:
+        _check(plan, alone + ripe, now, outlook)
+        plan.wake = min(plan.wake, min((entry.look for entry in listed if entry.look > now), default=math.inf))
+        covered: list[Entry] = []
+    else:
+        covered, stragglers = _parted(ripe, now, outlook)
+        _check(plan, alone + stragglers, now, outlook)
+        _audit(plan, covered, now, outlook)
+    _sweep(plan, covered, listed, now, outlook)
+
+
+def _parted(ripe: list[Entry], now: float, outlook: Outlook) -> tuple[list[Entry], list[Entry]]:
+    """Those to ask the list for, and the few so late that they alone would make it longer."""
+    if outlook.pages < 2:  # noqa: PLR2004 - one page is the least there is
+        return ripe, []
+    late = [entry for entry in ripe if entry.late <= now]
+    if not 0 < len(late) <= max(2, STRAGGLERS * len(ripe)) or len(ripe) - len(late) < FEW:
+        return ripe, []
+    return [entry for entry in ripe if entry.late > now], late
+
+
+def _check(plan: Plan, entries: list[Entry], now: float, outlook: Outlook) -> None:
+    free = MOST_CHECKS - outlook.checking - len(plan.checks)
+    due = []
+    for entry in entries:
+        when = max(entry.due, entry.asked + SPACING)
+        if when <= now:
+            due.append(entry)
+        else:
+            plan.wake = min(plan.wake, when)
+    if len(due) > free:  # the next plan is made when one of those on the way has its answer
+        due.sort(key=_due)
+        del due[max(0, free) :]
+    plan.checks += due
+
+
+def _audit(plan: Plan, covered: list[Entry], now: float, outlook: Outlook) -> None:
+    if now < outlook.audit:
+        plan.wake = min(plan.wake, outlook.audit)
+        return
+    candidates = [entry for entry in covered if entry.due <= now and entry.asked + SPACING <= now]
+    if candidates and outlook.checking + len(plan.checks) < MOST_CHECKS:
+        plan.checks.append(min(candidates, key=_born))
+        outlook.audit = now + AUDIT_EVERY
+
+
+def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, outlook: Outlook) -> None:
+    if outlook.sweeping:
+        return
+    if covered:
+        if now >= outlook.swept:
+            plan.sweeps.append(_window("completed", covered))
+        plan.wake = min(plan.wake, outlook.swept if now < outlook.swept else math.inf)
+    if now >= outlook.failures:
+        plan.sweeps.append(_window("failed", listed))
+        outlook.failures = now + FAILURES_EVERY
+    if now >= outlook.rare:
+        plan.sweeps.append(_window(_RARE[outlook.rarity], listed))
+        outlook.rarity = (outlook.rarity + 1) % len(_RARE)
+        outlook.rare = now + RARE_EVERY
+    plan.wake = min(plan.wake, outlook.failures, outlook.rare)
+
+
+def _window(status: str, entries: list[Entry]) -> Window:
+    times = [entry.created for entry in entries if entry.created is not None]
+    models = {entry.model for entry in entries}
+    model = models.pop() if len(models) == 1 else None
+    return Window(status, min(times), max(times), model or None, len(entries))
+
+
+def _due(entry: Entry) -> float:
+    return entry.due
+
+
+def _born(entry: Entry) -> float:
+    return entry.born
