@@ -248,7 +248,11 @@ def test_a_result_reads_all_that_is_documented():
     )
     assert prediction.ok
     assert prediction.created_at == datetime(2023, 4, 1, 12, 34, 56, 789123, tzinfo=UTC)
-    assert (prediction.execution_time, prediction.timings, prediction.inputs) == (7001, {"inference": 7000}, {"prompt": "x"})
+    assert (prediction.execution_time, prediction.timings, prediction.inputs) == (
+        7001,
+        {"inference": 7000},
+        {"prompt": "x"},
+    )
     first, second, third = prediction.outputs
     assert (first.url, first.base64, first.nsfw) == ("https://cdn/a.png", None, True)
     assert (second.url, second.decoded(), second.nsfw) == (None, b"ABC", False)
