@@ -1,0 +1,322 @@
+"""Pictures in, pictures out: sources uploaded once per content, outputs verified and put under their name whole."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from ._download import MAX_OUTPUT_BYTES, Downloader, MemoryLanding
+from ._files import CHUNK, PartFile, Workers, sweep, sync_folder
+from ._flights import Flights
+from ._inputs import is_url
+from ._reach import check_reachable
+from ._sources import Sources
+from ._upload import MemoryUploads, Uploader, UploadStore
+from .errors import ConfigurationError, ContentFlaggedError, DownloadError, InvalidJobError
+
+if TYPE_CHECKING:
+    import os
+
+    from PIL.Image import Image as PILImage
+
+    from ._api import Api
+    from ._inputs import ImageSource
+    from ._tasks import Tasks
+    from .predictions import Output
+    from .provenance import Provenance
+
+__all__ = ["Media", "UploadStore"]
+
+_THREADS = 8
+_REACHABLE_KEPT = 10_000
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Media:
+    """Uploads and downloads of one session.
+
+    Args:
+        api: Asks the API; its limits give the places for uploads and downloads.
+        tasks: Owns the uploads, which outlive a caller that is cancelled while others wait for the same one.
+        nsfw: What happens to outputs flagged as NSFW: ``"keep"`` them as any other; ``"skip"``: not downloaded,
+            ``skips`` tells, and saving one raises ContentFlaggedError; ``"fail"``: the same, and ``check`` raises.
+        check_urls: Look whether a source URL leads to an image before a job is paid.
+        fit: Longest side in pixels that larger local sources are scaled down to; needs ``[images]``.
+        autorotate: Turn the pixels of local sources as their EXIF orientation says; needs ``[images]``.
+        store: Remembers uploads beyond this session, for their 7 days. In memory by default.
+        embed: Write what ``save`` is told about an image's making into the image.
+        max_bytes: An output larger than this is refused.
+
+    Raises:
+        ConfigurationError: an option is out of range, or needs Pillow and there is none.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        tasks: Tasks,
+        *,
+        nsfw: Literal["keep", "skip", "fail"] = "keep",
+        check_urls: bool = False,
+        fit: int | None = None,
+        autorotate: bool = False,
+        store: UploadStore | None = None,
+        embed: bool = True,
+        max_bytes: int = MAX_OUTPUT_BYTES,
+    ) -> None:
+        if nsfw not in {"keep", "skip", "fail"}:
+            raise ConfigurationError(f"nsfw = {nsfw!r}: 'keep', 'skip' or 'fail'")
+        self._api = api
+        self._nsfw = nsfw
+        self._check_urls = check_urls
+        self._embed = embed
+        self._workers = Workers(_THREADS)
+        self._sources = Sources(fit=fit, autorotate=autorotate)
+        self._uploader = Uploader(api, tasks, self._workers, store or MemoryUploads())
+        self._downloader = Downloader(api, max_bytes=max_bytes)
+        self._looks: Flights[None] = Flights(tasks, "check of a source URL")
+        self._reachable: OrderedDict[str, None] = OrderedDict()
+        self._swept: set[Path] = set()
+
+    @property
+    def store(self) -> UploadStore:
+        """Where uploads are remembered; a durable run puts its journal here."""
+        return self._uploader.store
+
+    @store.setter
+    def store(self, store: UploadStore) -> None:
+        self._uploader.store = store
+
+    async def url_for(self, source: ImageSource) -> str:
+        """The URL that a job's source image becomes: itself, or that of its upload.
+
+        Raises:
+            InvalidJobError: ``field="image"``; the source is missing, unreadable, no image or too large, or with
+                ``check_urls`` its URL leads to no image. Nothing was sent.
+            UploadError: it did not reach the API. Nothing was submitted.
+        """
+        if isinstance(source, str) and is_url(source):
+            if self._check_urls:
+                await self._check_url(source)
+            return source
+        return await self.upload(source)
+
+    async def upload(self, source: ImageSource | BinaryIO) -> str:
+        """Upload a path, bytes, a binary file object or a PIL image; the same content only once in 7 days.
+
+        Raises:
+            InvalidJobError: as for ``url_for``.
+            UploadError: it did not reach the API.
+        """
+        if isinstance(source, str) and is_url(source):
+            raise InvalidJobError("image: a URL needs no upload: give it to the job as it is", field="image")
+        return await self._uploader.url_of(await self._workers.run(self._sources.read, source))
+
+    async def upload_folder(self, folder: str | os.PathLike[str]) -> dict[Path, str]:
+        """Upload the images right inside a folder, hidden files left out; gives the URL of each, in order of names.
+
+        Raises:
+            InvalidJobError: the folder can't be read, or one of its files is no image that the API takes.
+            UploadError: one did not reach the API; the others stay uploaded.
+        """
+        paths = await self._workers.run(_files_in, Path(folder))
+        async with asyncio.TaskGroup() as group:
+            uploads = {path: group.create_task(self.upload(path)) for path in paths}
+        return {path: upload.result() for path, upload in uploads.items()}
+
+    async def save(
+        self,
+        output: Output,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = True,
+        provenance: Provenance | None = None,
+    ) -> Path:
+        """Put an output under ``path``: whole, verified and on the disk, or not at all. Folders are made as needed.
+
+        Args:
+            output: What to save, from a URL or from base64.
+            path: Its name; nothing of it is taken from the server.
+            overwrite: Whether a file that is there may be replaced.
+            provenance: How the image came to be, to be written into it; its pixels stay as they are, byte for byte.
+
+        Raises:
+            DownloadError: it could not be fetched or written; it is still paid and kept for 7 days.
+            ContentFlaggedError: it is flagged, and ``nsfw`` says that such are not downloaded.
+        """
+        self._admit(output)
+        landing = _FileLanding(self._workers, Path(path), output, overwrite=overwrite)
+        try:
+            await self._workers.run(landing.prepare, self._swept)
+            await self._downloader.fetch(output, landing, await self._inline(output))
+            await self._workers.run(landing.finish, provenance if self._embed else None)
+        finally:
+            await landing.discard()
+        return Path(path)
+
+    async def read(self, output: Output) -> bytes:
+        """An output's bytes, verified, as the server made them.
+
+        Raises:
+            DownloadError: as for ``save``.
+            ContentFlaggedError: as for ``save``.
+        """
+        self._admit(output)
+        landing = MemoryLanding()
+        await self._downloader.fetch(output, landing, await self._inline(output))
+        return bytes(landing.data)
+
+    async def open(self, output: Output) -> PILImage:
+        """An output as a PIL image, decoded.
+
+        Raises:
+            ConfigurationError: Pillow is not installed.
+            DownloadError: as for ``save``, or the image is damaged.
+            ContentFlaggedError: as for ``save``.
+        """
+        return await self._workers.run(_decode, await self.read(output), output)
+
+    def skips(self, output: Output) -> bool:
+        """Whether the output is not to be downloaded, by the ``nsfw`` policy."""
+        return bool(output.nsfw) and self._nsfw != "keep"
+
+    def check(self, output: Output) -> None:
+        """Raise ContentFlaggedError for a flagged output where ``nsfw="fail"``."""
+        if self._nsfw == "fail":
+            self._admit(output)
+
+    async def close(self) -> None:
+        """End the uploads under way and let the threads go."""
+        await self._uploader.close()
+        await self._looks.close()
+        self._workers.close()
+
+    def _admit(self, output: Output) -> None:
+        if self.skips(output):
+            raise ContentFlaggedError(
+                f"output {output.index} of prediction {output.prediction_id} is flagged NSFW, and nsfw={self._nsfw!r}",
+                prediction_id=output.prediction_id or None,
+            )
+
+    async def _inline(self, output: Output) -> bytes | None:
+        return None if output.base64 is None else await self._workers.run(output.decoded)
+
+    async def _check_url(self, url: str) -> None:
+        if url not in self._reachable:
+            await self._looks.join(url, lambda: self._look(url))
+
+    async def _look(self, url: str) -> None:
+        async with self._api.limits.uploads:
+            await check_reachable(self._api, url)
+        self._reachable[url] = None
+        if len(self._reachable) > _REACHABLE_KEPT:
+            self._reachable.popitem(last=False)
+
+
+class _FileLanding:
+    """Bytes into a part file beside their target, through worker threads, a chunk at a time."""
+
+    def __init__(self, workers: Workers, target: Path, output: Output, *, overwrite: bool) -> None:
+        self._workers = workers
+        self._target = target
+        self._output = output
+        self._overwrite = overwrite
+        self._buffer = bytearray()
+        self._part: PartFile | None = None
+
+    def prepare(self, swept: set[Path]) -> None:
+        """Make the folder and clear it of what killed processes left there; see early what would fail late."""
+        try:
+            self._target = self._target.absolute()
+            if self._target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder: give the file's name")
+            if not self._overwrite and self._target.exists():
+                raise FileExistsError
+            folder = self._target.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder not in swept:
+                swept.add(folder)
+                sweep(folder)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    async def add(self, piece: bytes) -> None:
+        self._buffer += piece
+        if len(self._buffer) >= CHUNK:
+            await self._workers.run(self._write)
+
+    async def restart(self) -> None:
+        self._buffer.clear()
+        if self._part is not None:
+            await self._workers.run(self._part.restart)
+
+    def finish(self, provenance: Provenance | None) -> None:
+        """Write the rest, and bring the whole under its name."""
+        try:
+            self._write()
+            part = self._written()
+            if provenance is not None:
+                part = self._embedded(part, provenance)
+            part.finish(self._target, overwrite=self._overwrite)
+            sync_folder(self._target.parent)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    async def discard(self) -> None:
+        """Remove the part file, unless it is finished."""
+        if self._part is not None and not self._part.gone:
+            await self._workers.run(self._part.discard)
+
+    def _write(self) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        try:
+            self._written().write(data)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _written(self) -> PartFile:
+        if self._part is None:
+            self._part = PartFile(self._target.parent)
+        return self._part
+
+    def _embedded(self, part: PartFile, provenance: Provenance) -> PartFile:
+        del provenance
+        return part
+
+    def _failed(self, error: OSError) -> DownloadError:
+        """One line that says what to do; never an OSError, which the transport would take for one of the network."""
+        paid = "the image is paid and kept for 7 days: save it again"
+        if isinstance(error, FileExistsError):
+            text = f"{self._target} exists, and overwrite=False; {paid} under another name"
+        elif error.errno in _DISK:
+            text = f"can't write {self._target}: {error.strerror}; {paid} when there is room"
+        else:
+            text = f"can't write {self._target}: {error.strerror or type(error).__name__}; {paid} elsewhere"
+        return DownloadError(text, prediction_id=self._output.prediction_id or None)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InvalidJobError(f"image: {folder}: {error.strerror}", field="image") from error
+
+
+def _decode(data: bytes, output: Output) -> PILImage:
+    try:
+        from PIL import Image  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        raise ConfigurationError("PIL images need Pillow: pip install 'wavespeed-qwen-async[images]'") from None
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DownloadError(
+            f"output {output.index} of prediction {output.prediction_id} can't be decoded: {error}",
+            prediction_id=output.prediction_id or None,
+        ) from error
+    return image
