@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .clock import VirtualClockLoop
 
 API_KEY: Final = "test-key"
-# On a real clock an emulated image takes 60 to 120 ms; on a virtual one it takes its 6 to 12 s, which cost nothing.
-REAL_TIME_SPEED: Final = 100.0
+# On a real clock an image is there at once, in the very answer to its submit: the session knows how long images take
+# and would not ask for seconds. On a virtual clock it takes its 6 to 12 s, which cost nothing.
+REAL_TIME: Final[dict[str, Any]] = {"blank": True, "inference": (0.0, 0.0)}
+VIRTUAL_TIME: Final[dict[str, Any]] = {"blank": True}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,7 +85,7 @@ async def running_emulator(request: pytest.FixtureRequest) -> AsyncIterator[Emul
     from .clock import VirtualClockLoop  # noqa: PLC0415 - see above
 
     virtual = isinstance(asyncio.get_running_loop(), VirtualClockLoop)
-    async with _new_emulator(request, speed=1.0 if virtual else REAL_TIME_SPEED) as emulator:
+    async with _new_emulator(request, VIRTUAL_TIME if virtual else REAL_TIME) as emulator:
         yield emulator
 
 
@@ -129,18 +131,18 @@ def _emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
         return
     from anyio.from_thread import start_blocking_portal  # noqa: PLC0415 - see above
 
-    emulator = _new_emulator(request, speed=REAL_TIME_SPEED)
+    emulator = _new_emulator(request, REAL_TIME)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator) as running:
         # The ledger asks for the time to tell each status, and this thread has no running loop to ask.
         running.ledger._now = portal.call(asyncio.get_running_loop).time  # noqa: SLF001
         yield running
 
 
-def _new_emulator(request: pytest.FixtureRequest, **defaults: Any) -> Emulator:
+def _new_emulator(request: pytest.FixtureRequest, defaults: dict[str, Any]) -> Emulator:
     from wavespeed_qwen_async.emulator import Emulator  # noqa: PLC0415 - see above
 
     marker = request.node.get_closest_marker("wavespeed_emulator")
-    return Emulator(**{"blank": True} | defaults | (marker.kwargs if marker else {}))
+    return Emulator(**defaults | (marker.kwargs if marker else {}))
 
 
 def _in_the_tests_loop(request: pytest.FixtureRequest, name: str) -> Any:
