@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._plan import Window
     from ._wire import Request
 
-__all__ = ["PAGE_SIZE", "Page", "Proof", "Trust", "page_request", "read_listing", "whole", "widened"]
+__all__ = ["HEAVY", "PAGE_SIZE", "Page", "Proof", "Trust", "page_request", "read_listing", "whole", "widened"]
 
 PAGE_SIZE = 100  # the most that the API gives (wavespeed-api.md, await the result)
 HEAVY = 8 * 1024 * 1024  # bytes of a page beyond which single checks are the lighter way
@@ -132,7 +132,6 @@ def widened(window: Window, proofs: dict[str, Proof]) -> Window:
         after=min(window.after, *times),
         before=max(window.before, *times),
         model=None,
-        wanted=window.wanted + len(proofs),
     )
 
 
@@ -178,11 +177,11 @@ class Trust:
         self._leave(now)
         return True
 
-    def judge(self, shown: set[str], asked: dict[str, Proof], now: float) -> bool:
-        """Compare what a sweep showed with what it had to. Return whether the list is left alone from now on."""
+    def judge(self, asked: dict[str, Proof], missing: set[str], now: float) -> bool:
+        """Take in which of ``asked`` a sweep did not show. Return whether the list is left alone from now on."""
         for prediction_id in asked:
             self.proofs.pop(prediction_id, None)
-            self._strikes = max(0, self._strikes - 1) if prediction_id in shown else self._strikes + 1
+            self._strikes = self._strikes + 1 if prediction_id in missing else max(0, self._strikes - 1)
         if self._strikes < (1 if self._probation else _STRIKES):
             return False
         self._leave(now)

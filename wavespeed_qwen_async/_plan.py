@@ -89,13 +89,16 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds)."""
+    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds).
+
+    ``wanted`` are those whose end is not known yet: when all of them were seen, the rest of the pages tells nothing.
+    """
 
     status: str
     after: float
     before: float
     model: str | None
-    wanted: int
+    wanted: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -207,7 +210,7 @@ def _window(status: str, entries: list[Entry]) -> Window:
     times = [entry.created for entry in entries if entry.created is not None]
     models = {entry.model for entry in entries}
     model = models.pop() if len(models) == 1 else None
-    return Window(status, min(times), max(times), model or None, len(entries))
+    return Window(status, min(times), max(times), model or None, frozenset(entry.id for entry in entries))
 
 
 def _due(entry: Entry) -> float:

@@ -76,10 +76,10 @@ def verify(
         raise WebhookError("webhook-timestamp is no number of seconds")
     if abs(now - int(timestamp)) > tolerance:
         raise WebhookError(f"its timestamp is more than {tolerance:g} s away from now")
-    claimed = [part.strip().removeprefix(f"{_VERSION},").encode() for part in signatures.split(" ") if part.strip()]
+    claimed = [_bytes(part) for part in signatures.split() if part.startswith(f"{_VERSION},")]
     genuine = False
     for secret in secrets:
-        expected = sign(webhook_id, timestamp, body, secret).removeprefix(f"{_VERSION},").encode()
+        expected = _bytes(sign(webhook_id, timestamp, body, secret))
         for signature in claimed:
             genuine |= hmac.compare_digest(expected, signature)  # every pair is compared: the time tells nothing
     if not genuine:
@@ -89,8 +89,13 @@ def verify(
 
 def sign(webhook_id: str, timestamp: str, body: bytes, secret: str) -> str:
     """The ``webhook-signature`` of a delivery, for tests and emulators."""
-    message = webhook_id.encode() + b"." + timestamp.encode() + b"." + body
-    return f"{_VERSION},{hmac.new(secret.removeprefix(_PREFIX).encode(), message, hashlib.sha256).hexdigest()}"
+    message = b".".join((_bytes(webhook_id), _bytes(timestamp), body))
+    return f"{_VERSION},{hmac.new(_bytes(secret.removeprefix(_PREFIX)), message, hashlib.sha256).hexdigest()}"
+
+
+def _bytes(text: str) -> bytes:
+    """A header as bytes, whatever a stranger put into it."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 class WebhookReceiver:
@@ -235,11 +240,12 @@ class WebhookReceiver:
 
     def _hand_over(self, prediction: Prediction) -> None:
         running = asyncio.get_running_loop()
-        for loop, push in tuple(self._pushes):
+        for number, (loop, push) in enumerate(tuple(self._pushes)):
+            own = prediction if number == 0 else prediction.model_copy()  # a session binds what it is handed to itself
             if loop is running:
-                push(prediction)
+                push(own)
             elif not loop.is_closed():
-                loop.call_soon_threadsafe(push, prediction)
+                loop.call_soon_threadsafe(push, own)
 
 
 _REASONS = {
