@@ -86,7 +86,7 @@ class Flow:
         window: int,
         ordered: bool,
     ) -> None:
-        self._source = source
+        self._pulled = _Pulled(source)
         self._launch = launch
         self._ordered = ordered
         self._room = asyncio.Semaphore(window)
@@ -143,17 +143,16 @@ class Flow:
         self._changed.set()
 
     async def _feed(self) -> None:
-        pulled = _Pulled(self._source)
         try:
-            await self._pull_all(pulled)
+            await self._pull_all()
         except Exception as error:  # noqa: BLE001 - the source is the user's; what it raises is raised to its consumer
             self._failure = self._failure or error
         finally:
             self._drained = True
             self._changed.set()
-            await pulled.close()
+            await self._pulled.close()
 
-    async def _pull_all(self, pulled: _Pulled) -> None:
+    async def _pull_all(self) -> None:
         loop = asyncio.get_running_loop()
         index = 0
         while True:
@@ -161,7 +160,7 @@ class Flow:
             if self._drained:
                 return
             try:
-                item = await pulled.next()
+                item = await self._pulled.next()
             except StopAsyncIteration:
                 return
             flight = self._flights[index] = Flight(self, index, item, loop.time())
@@ -198,10 +197,12 @@ class Flow:
             if flight.watch is not None:
                 flight.watch.cancel()
             flight.release()
+        untold = [*self._ready, *self._held.values()]  # ended, and nobody came to take the outcome
         ids = [flight.prediction_id for flight in left if flight.prediction_id is not None]
+        ids += [outcome.prediction.id for outcome in untold if outcome.prediction is not None]
         if ids:
             logger.warning(
-                "the stream was left with %d paid predictions in flight: session.result(id) gets their images",
+                "the stream was left with %d paid predictions not taken: session.result(id) gets their images",
                 len(ids),
                 extra={"prediction_ids": ids},
             )
