@@ -346,6 +346,17 @@ class QwenImageSession:
 
     # --- the account --------------------------------------------------------------------------------------------------
 
+    async def prediction(self, prediction_id: str) -> Prediction:
+        """A prediction as it stands now, failed ones too; ``result`` awaits its end.
+
+        Raises:
+            NotFoundError: the API does not know it, or no longer.
+        """
+        self._engine.check_open()
+        request = _wire.result_request(prediction_id)
+        found = await self._api.ask(request, functools.partial(_answers.read_prediction, prediction_id=prediction_id))
+        return found.bound(None, self)
+
     async def predictions(
         self,
         *,
