@@ -17,8 +17,25 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 KINDS: Final = frozenset(
-    ("submit", "result", "list", "delete", "balance", "price", "models", "billings", "usage", "secret")
-    + ("ticket", "upload", "put", "download", "source", "webhook", "unknown")
+    {
+        "submit",
+        "result",
+        "list",
+        "delete",
+        "balance",
+        "price",
+        "models",
+        "billings",
+        "usage",
+        "secret",
+        "ticket",
+        "upload",
+        "put",
+        "download",
+        "source",
+        "webhook",
+        "unknown",
+    }
 )
 """What a rule can be about. `ticket` and `put` are the two halves of today's upload, `upload` is the older one,
 `source` is a fetch of an uploaded file, `webhook` is a delivery made by the server."""

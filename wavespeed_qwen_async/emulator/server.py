@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +16,7 @@ from .outputs import Outputs
 from .service import Service
 from .settings import Settings
 from .uploads import MAX_FILE
+from .webhooks import Webhooks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -89,6 +91,8 @@ class Emulator(Settings):
         self.outputs = Outputs(self.service, blank=self.blank)
         self.api = Api(self.service, self.outputs)
         self._media = Media(self.service, self.outputs)
+        self._webhooks = Webhooks(self.api)
+        self.service.on_accept = self._webhooks.schedule
         self._listeners: list[_Listener] = []
 
     def __repr__(self) -> str:
@@ -153,6 +157,7 @@ class Emulator(Settings):
 
     async def stop(self) -> None:
         """Stop listening and end everything that is under way. The ledger stays readable."""
+        await self._webhooks.stop()
         while self._listeners:
             await self._listeners.pop().stop()
 
@@ -186,8 +191,12 @@ def run(host: str = "127.0.0.1", port: int = 8787, **options: Any) -> None:
     """Serve until interrupted; blocks. This is what `wavespeed-qwen emulator` calls."""
 
     async def serve() -> None:
-        async with Emulator(host=host, port=port, **options):
-            await asyncio.Event().wait()
+        stopped = asyncio.Event()
+        async with Emulator(host=host, port=port, **options) as emulator:
+            for name in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+            if on_start is not None:
+                on_start(emulator)
+            await stopped.wait()
 
-    with suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+    asyncio.run(serve())
