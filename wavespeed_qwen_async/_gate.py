@@ -36,7 +36,7 @@ class Gate:
     One timer, for the head of the line, however many wait.
     """
 
-    def __init__(self, most: int, *, burst: int, window: float, learn: bool, breaker: Breaker) -> None:
+    def __init__(self, most: int, *, burst: float, window: float, learn: bool, breaker: Breaker) -> None:
         self.window = SendWindow(window)
         self.pause = Pause(window, breaker)
         self.allowance = Allowance(most, window=window, learn=learn)
@@ -71,8 +71,8 @@ class Gate:
         self._now = loop.time() + self._shift
         return self._now
 
-    async def start(self) -> Send:
-        """Wait for permission to send once.
+    async def start(self, *, again: bool) -> Send:
+        """Wait for permission to send once, before all others if it is sent `again`.
 
         Raises:
             LimitsBrokenError: The server has refused for so long that the breaker is open.
@@ -82,7 +82,7 @@ class Gate:
             raise self._broken()
         if not self._line.occupied() and self._free_at(now) <= now + SLACK:
             return self._let_go(now)
-        waiter = self._line.join()
+        waiter = self._line.join(again=again)
         self.pump()
         return await self._line.wait(waiter, self._unsend)
 
@@ -100,7 +100,8 @@ class Gate:
         else:
             self.window.settle(send, now)
             if error is None or isinstance(error, (BadRequestError, PredictionError)):
-                self.pause.accepted(send)
+                if self.pause.accepted(send):
+                    self._pace.hold(now)
             elif isinstance(error, (SubmissionUnknown, ServerError)) and self.pause.failed(send, now):
                 self._begin_pause(now)
         self.pump()

@@ -19,7 +19,7 @@ _PROBE = (
 _GROWTH = 1.5
 _STEP = 10.0  # seconds between two steps of growth
 _SENDS_A_STEP = 3  # ... or the time that so many sends take, so that a slow rate is tried before it grows again
-_SENDS_A_PROBE = 60  # a refusal in so many sends is below the 2 % that may be refused
+_SENDS_A_PROBE = 55  # a refusal in so many sends is below the 2 % that may be refused
 _LONGEST_HOLD = 10  # windows without a probe, at most
 
 
@@ -47,9 +47,10 @@ class Allowance:
 
     @most.setter
     def most(self, most: int) -> None:
-        follows = self._ceiling is None
         self._most = most
-        self.value = float(most) if follows else min(self.value, most)
+        if self._ceiling is None or self.value >= most:
+            self._ceiling = None
+            self.value = float(most)
 
     @property
     def whole(self) -> int:

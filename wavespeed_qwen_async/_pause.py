@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ._rate import LATEST_ARRIVAL
+
 if TYPE_CHECKING:
     from ._rate import Send
 
@@ -18,7 +20,7 @@ __all__ = ["Breaker", "Pause", "PauseReason"]
 PauseReason = Literal["rate limit", "server errors"]
 
 _FAILURES = 5  # lost answers and 5xx in a row before all submits pause; each of them may have cost an image
-_SHORTEST = 1.0  # seconds
+_SHORTEST = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Pause:
         """When, as far as is known now, a send may leave. The trial's answer can make it earlier."""
         if now < self.until or self._trial is None:
             return self.until
-        patience = 5.0 if self.reason == "rate limit" else self._window
+        patience = LATEST_ARRIVAL if self.reason == "rate limit" else self._window
         if now < self._trial.started + patience:
             return self._trial.started + patience
         # A refusal comes quickly: no answer yet is as good as accepted. A server in trouble gets another trial.
@@ -79,12 +81,14 @@ class Pause:
         if self._trial is send:
             self._trial = None
 
-    def accepted(self, send: Send) -> None:
-        """The server works: it took the send, or answered that this one request was wrong."""
-        if send.episode == self.episode:
-            self._on_trial = False
-            self.broken = False
-            self._in_a_row = self._failures = self._bad_answers = 0
+    def accepted(self, send: Send) -> bool:
+        """The server works: it took the send, or answered that this one request was wrong. True if it was the trial."""
+        if send.episode != self.episode:
+            return False
+        was_trial, self._on_trial = self._on_trial, False
+        self.broken = False
+        self._in_a_row = self._failures = self._bad_answers = 0
+        return was_trial
 
     def refused(self, send: Send, now: float, retry_after: float | None, rest: float) -> bool:
         """The send was answered 429; `rest` is the pause where the server asks for none. True if this is news."""

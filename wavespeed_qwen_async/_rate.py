@@ -84,6 +84,7 @@ class SendWindow:
         self._under_way.append(send)
         self._unanswered += 1
         self._left.append(send.started)
+        _drop(self._left, send.started - self.length)
 
     def settle(self, send: Send, now: float, *, arrived: bool = True, accepted: bool = True) -> None:
         """A send's answer is there: it `arrived` or never left; if it arrived it was `accepted`, as far as we know."""
@@ -91,6 +92,7 @@ class SendWindow:
         send.settled = True
         if not accepted:
             self._refused.append(send.started)
+            _drop(self._refused, now - self.length)
         if send.aged:  # counted as arrived some time ago
             return
         self._unanswered -= 1
@@ -112,10 +114,8 @@ class SendWindow:
 
     def accepted(self, now: float) -> int:
         """How many left within one window and were not refused, those without an answer included."""
-        while self._left and self._left[0] <= now - self.length:
-            self._left.popleft()
-        while self._refused and self._refused[0] <= now - self.length:
-            self._refused.popleft()
+        _drop(self._left, now - self.length)
+        _drop(self._refused, now - self.length)
         return max(0, len(self._left) - len(self._refused))
 
     def free_at(self, limit: int, now: float) -> float:
@@ -146,9 +146,12 @@ class SendWindow:
             self._under_way.popleft()
 
     def _forget(self, now: float) -> None:
-        edge = now - self.length - MARGIN + SLACK
-        while self._answered and self._answered[0] <= edge:
-            self._answered.popleft()
+        _drop(self._answered, now - self.length - MARGIN + SLACK)
+
+
+def _drop(times: deque[float], until: float) -> None:
+    while times and times[0] <= until:
+        times.popleft()
 
 
 class Pace:
@@ -156,10 +159,11 @@ class Pace:
 
     Args:
         window: Seconds.
-        burst: How many may leave at once after a quiet time; 0 or 1: no more than `CATCH_UP` is worth.
+        burst: How many may leave at once after a quiet time; 0 or 1: no more than `CATCH_UP` is worth;
+            infinite: no pace, the window alone.
     """
 
-    def __init__(self, window: float, burst: int) -> None:
+    def __init__(self, window: float, burst: float) -> None:
         self._window = window
         self._burst = burst
         self._tokens = math.inf
@@ -182,5 +186,5 @@ class Pace:
 
     def hold(self, until: float) -> None:
         """Begin anew at `until`, one at a time: what could have been sent before is not made up for."""
-        self._tokens = min(self._tokens, 1.0)
+        self._tokens = 1.0 if until > self._at else min(self._tokens, 1.0)
         self._at = max(self._at, until)

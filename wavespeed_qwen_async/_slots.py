@@ -22,24 +22,25 @@ _T = TypeVar("_T")
 
 
 class Line(Generic[_T]):
-    """Tasks that wait to be handed something, in the order in which they came.
+    """Tasks that wait to be handed something, in the order in which they came; those that come again go before.
 
     Leaving and being served cost the same however many wait: an ordered dict drops a waiter in the middle at once,
     where a deque would keep a dead future until its turn comes.
     """
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("_again", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: OrderedDict[asyncio.Future[_T], None] = OrderedDict()
+        self._again: OrderedDict[asyncio.Future[_T], None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self._again) + len(self._waiters)
 
-    def join(self) -> asyncio.Future[_T]:
+    def join(self, *, again: bool = False) -> asyncio.Future[_T]:
         """Stand in line; to be followed by `wait` without an await between."""
         waiter: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = None
+        (self._again if again else self._waiters)[waiter] = None
         return waiter
 
     async def wait(self, waiter: asyncio.Future[_T], undo: Callable[[_T], object]) -> _T:
@@ -48,26 +49,28 @@ class Line(Generic[_T]):
             return await waiter
         except BaseException:
             self._waiters.pop(waiter, None)
+            self._again.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 undo(waiter.result())
             raise
 
     def occupied(self) -> bool:
         """Tell whether anybody waits, forgetting those at the head who were cancelled and have not run since."""
-        while self._waiters:
-            if not next(iter(self._waiters)).done():
-                return True
-            self._waiters.popitem(last=False)
+        for line in (self._again, self._waiters):
+            while line:
+                if not next(iter(line)).done():
+                    return True
+                line.popitem(last=False)
         return False
 
     def serve(self, value: _T) -> None:
         """Hand it to the first in line. Only after `occupied` has said that there is one."""
-        self._waiters.popitem(last=False)[0].set_result(value)
+        (self._again or self._waiters).popitem(last=False)[0].set_result(value)
 
     def dismiss(self, make_error: Callable[[], BaseException]) -> None:
         """Let everybody's wait end with an error, one of its own for each: a shared one gathers tracebacks."""
         while self.occupied():
-            self._waiters.popitem(last=False)[0].set_exception(make_error())
+            (self._again or self._waiters).popitem(last=False)[0].set_exception(make_error())
 
 
 class Slot:

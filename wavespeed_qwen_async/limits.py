@@ -8,6 +8,7 @@ trial, breaker), all plain arithmetic, and `_gate`, which puts them on the clock
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from .errors import WaveSpeedError
 
-__all__ = ["AccountTier", "Limits", "LimitsSnapshot", "Send", "Slot", "SubmitLimits"]
+__all__ = ["AccountTier", "Limiter", "Limits", "LimitsSnapshot", "Send", "Slot"]
 
 
 class AccountTier(StrEnum):
@@ -99,7 +100,7 @@ class LimitsSnapshot:
     uploads: int
 
 
-class SubmitLimits(Protocol):
+class Limiter(Protocol):
     """What a session asks of its limits: `Limits`, or something that several machines share.
 
     For each job: `acquire` a slot; for each send of it `start`, send, `report`; and `Slot.release` when the outcome
@@ -111,8 +112,8 @@ class SubmitLimits(Protocol):
         """Take a place among the tasks in flight."""
         ...
 
-    async def start(self) -> Send:
-        """Wait for permission to send once."""
+    async def start(self, *, again: bool = False) -> Send:
+        """Wait for permission to send once, before those who have not sent yet if it is sent `again`."""
         ...
 
     def report(self, send: Send, error: WaveSpeedError | None = None) -> None:
@@ -253,16 +254,19 @@ class Limits:
         """
         return await self._slots.acquire()
 
-    async def start(self) -> Send:
-        """Wait for permission for one send of a submit, first or repeated; first come, first served.
+    async def start(self, *, again: bool = False) -> Send:
+        """Wait for permission for one send of a submit; first come, first served.
 
         Cancelled, it takes nothing. To be followed by `report`; a send that is never reported counts as arrived.
+
+        Args:
+            again: The job was sent before, and refused: it keeps its place, before those who have not sent yet.
 
         Raises:
             LimitsBrokenError: The server has refused or failed for so long that the run should end. After
                 `retry_after` seconds one submit is tried again.
         """
-        return await self._gate.start()
+        return await self._gate.start(again=again)
 
     def report(self, send: Send, error: WaveSpeedError | None = None) -> None:
         """Tell how a send ended, once for each: None accepted, else its error.
@@ -320,13 +324,13 @@ def _tier(tier: AccountTier | str) -> AccountTier:
         raise ConfigurationError(f"tier={tier!r}: must be one of {', '.join(AccountTier)}, or None") from None
 
 
-def _burst(burst: bool | int, max_per_minute: int) -> int:  # noqa: FBT001 - the option's own type
+def _burst(burst: bool | int, max_per_minute: int) -> float:  # noqa: FBT001 - the option's own type
     if isinstance(burst, bool):
-        return max_per_minute if burst else 0
+        return math.inf if burst else 0
     return check_count("burst", burst, least=0, most=max_per_minute)
 
 
 def _check_positive(field: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigurationError(f"{field}={value!r}: must be a number above 0")
     return float(value)

@@ -1,0 +1,223 @@
+"""The window's promise, for whatever the network does; and the pace."""
+
+from __future__ import annotations
+
+import heapq
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wavespeed_qwen_async._rate import LATEST_ARRIVAL, MARGIN, Pace, Send, SendWindow
+
+
+class Nobody:
+    def cancel(self, send: Send) -> None:
+        raise AssertionError(send)
+
+
+def send_at(now: float) -> Send:
+    return Send(Nobody(), now, 0)
+
+
+def answered(window: SendWindow, started: float, at: float, **how: bool) -> None:
+    send = send_at(started)
+    window.add(send)
+    window.settle(send, at, **how)
+
+
+# Each send: how long its request takes, how long its answer takes (None: it is never answered), and whether it was
+# cancelled before it left.
+SENDS = st.lists(
+    st.tuples(
+        st.floats(0, LATEST_ARRIVAL),
+        st.one_of(st.none(), st.floats(0, 40)),
+        st.sampled_from([False, False, False, True]),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+class Network:
+    """Sends through a window whose answers come back in whatever order they like."""
+
+    def __init__(self) -> None:
+        self.window = SendWindow(60.0)
+        self.now = 0.0
+        self.answers: list[tuple[float, int, Send, bool]] = []
+
+    def wait_until_free(self, limit: int) -> None:
+        while (free := self.window.free_at(limit, self.now)) > self.now:
+            self.wait_until(min([free, *(at for at, *_ in self.answers[:1])]))
+
+    def wait_until(self, when: float) -> None:
+        self.now = max(self.now, when)
+        while self.answers and self.answers[0][0] <= self.now:
+            at, _, send, arrived = heapq.heappop(self.answers)
+            self.window.settle(send, at, arrived=arrived)
+
+    def send(self, answered: float | None, *, arrived: bool) -> None:
+        send = send_at(self.now)
+        self.window.add(send)
+        if answered is not None:
+            heapq.heappush(self.answers, (self.now + answered, id(send), send, arrived))
+
+
+@given(limit=st.integers(1, 5), sends=SENDS, idle=st.floats(0, 30))
+def test_no_window_of_the_servers_ever_holds_more_than_the_limit(limit, sends, idle):
+    network, arrivals = Network(), []
+    for number, (there, back, never_left) in enumerate(sends):
+        network.wait_until_free(limit)
+        if never_left:
+            network.send(0.0, arrived=False)
+        else:
+            arrivals.append(network.now + there)
+            network.send(None if back is None else there + back, arrived=True)
+        if number % 7 == 3:
+            network.wait_until(network.now + idle)
+    for first in arrivals:
+        assert sum(first <= at <= first + 60 for at in arrivals) <= limit
+
+
+@given(limit=st.integers(1, 4), latencies=st.lists(st.floats(0, 4), min_size=2, max_size=20))
+def test_a_free_time_is_never_too_late(limit, latencies):
+    """It is the time at which the limit's last but so many was answered, a window and a hair before."""
+    window = SendWindow(60.0)
+    now, reports = 0.0, []
+    for latency in latencies:
+        now = max(now, window.free_at(limit, now))
+        if len(reports) >= limit:
+            assert now <= max(sorted(reports)[-limit] + 60 + MARGIN + 1e-6, reports[-1])
+        answered(window, now, now + latency)
+        now += latency
+        reports.append(now)
+
+
+def test_both_edges_of_a_window_may_count():
+    window = SendWindow(60.0)
+    answered(window, 0.0, 0.25)
+    assert window.free_at(1, 0.25) == 60.25 + MARGIN
+    assert window.used(60.25) == 1
+    assert window.used(60.25 + MARGIN) == 0
+
+
+def test_one_that_never_left_is_not_counted():
+    window = SendWindow(60.0)
+    answered(window, 0.0, 1.0, arrived=False, accepted=False)
+    assert window.free_at(1, 1.0) == 1.0
+    assert window.accepted(1.0) == 0
+
+
+def test_one_without_an_answer_counts_as_arrived_after_5_s():
+    window = SendWindow(60.0)
+    send = send_at(0.0)
+    window.add(send)
+    assert window.free_at(1, 0.0) == LATEST_ARRIVAL  # look again then
+    assert window.free_at(1, LATEST_ARRIVAL) == LATEST_ARRIVAL + 60 + MARGIN
+    window.settle(send, 30.0)  # the late answer changes nothing
+    assert window.free_at(1, 30.0) == LATEST_ARRIVAL + 60 + MARGIN
+    assert window.used(66.0) == 0
+
+
+def test_a_late_never_left_is_no_second_permit():
+    window = SendWindow(60.0)
+    send = send_at(0.0)
+    window.add(send)
+    assert window.used(10.0) == 1
+    window.settle(send, 10.0, arrived=False)
+    assert window.used(10.0) == 1
+    assert window.used(66.0) == 0
+
+
+def test_a_lowered_limit_waits_for_as_many_as_it_takes():
+    window = SendWindow(60.0)
+    for second in range(5):
+        answered(window, second, second)
+    assert window.free_at(2, 10.0) == 3 + 60 + MARGIN
+    assert window.free_at(5, 10.0) == 0 + 60 + MARGIN
+
+
+def test_seeded_sends_count_from_the_latest_that_they_may_have_arrived():
+    window = SendWindow(60.0)
+    answered(window, 99.0, 99.5)
+    window.seed([70.0, 30.0, 2.0, -5.0], now=100.0)
+    assert window.used(100.0) == 4
+    assert window.free_at(4, 100.0) == 75 + 60 + MARGIN
+    assert window.free_at(3, 100.0) == 99.5 + 60 + MARGIN
+    assert window.free_at(2, 100.0) == 100 + 60 + MARGIN
+    assert window.accepted(100.0) == 4
+
+
+def test_refused_ones_count_as_arrived_but_not_as_accepted():
+    window = SendWindow(60.0)
+    answered(window, 0.0, 0.1)
+    answered(window, 1.0, 1.1, accepted=False)
+    window.add(send_at(2.0))
+    assert window.used(2.0) == 3
+    assert window.accepted(2.0) == 2  # one without an answer is thought to be
+    assert window.accepted(60.5) == 1
+    assert window.accepted(62.5) == 0
+
+
+def test_the_rest_of_the_window():
+    window = SendWindow(60.0)
+    assert window.rest(0.0) == 60
+    answered(window, 0.0, 1.0)
+    answered(window, 20.0, 21.0)
+    assert window.rest(25.0) == pytest.approx(36 + MARGIN)
+
+
+def leave(pace: Pace, count: int, allowance: float, now: float = 0.0) -> list[float]:
+    times = []
+    for _ in range(count):
+        now = max(now, pace.due(allowance))
+        pace.sent(now, allowance)
+        times.append(now)
+    return times
+
+
+def test_the_pace_is_even_after_what_may_be_caught_up_with():
+    times = leave(Pace(60.0, 0), 20, 240)  # four a second, half a second's worth at once
+    assert times[:3] == [0, 0, 0]
+    assert times[3:] == pytest.approx([0.25 * number for number in range(1, 18)])
+
+
+def test_a_late_timer_is_made_up_for():
+    pace = Pace(60.0, 0)
+    leave(pace, 10, 60)
+    before = pace.due(60)
+    late = leave(pace, 3, 60, now=before + 0.4)
+    assert late == pytest.approx([before + 0.4, before + 1, before + 2])
+
+
+def test_half_a_second_and_no_more():
+    pace = Pace(60.0, 0)
+    leave(pace, 100, 600)
+    assert leave(pace, 8, 600, now=1000.0)[5:] == pytest.approx([1000, 1000.1, 1000.2])
+
+
+def test_a_burst():
+    assert leave(Pace(60.0, 5), 7, 60) == pytest.approx([0, 0, 0, 0, 0, 1, 2])
+
+
+def test_after_a_hold_one_at_a_time():
+    pace = Pace(60.0, 50)
+    pace.hold(100.0)
+    assert leave(pace, 3, 60) == pytest.approx([100, 101, 102])
+
+
+def test_a_hold_outlives_no_change_of_the_allowance():
+    pace = Pace(60.0, 500)
+    leave(pace, 500, 500)
+    pace.hold(20.0)
+    assert leave(pace, 1, 166) == [20]
+    assert leave(pace, 3, 500, now=20.0) == pytest.approx([20.12, 20.24, 20.36])
+
+
+def test_one_that_did_not_leave_gives_its_place_back():
+    pace = Pace(60.0, 0)
+    leave(pace, 1, 60)
+    assert pace.due(60) > 0
+    pace.unsent()
+    assert pace.due(60) == 0

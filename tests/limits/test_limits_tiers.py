@@ -1,0 +1,122 @@
+"""Ten minutes of more demand than the account allows, against a server that counts strictly."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from strict_server import Client, StrictServer, now
+
+from wavespeed_qwen_async.limits import AccountTier, Limits
+
+pytestmark = pytest.mark.anyio
+
+TEN_MINUTES = 600.0
+
+
+@pytest.mark.parametrize(
+    ("tier", "jitter"), [*((tier, 0.3) for tier in AccountTier), ("bronze", 0.0), ("silver", 0.0), ("silver", 1.0)]
+)
+async def test_ten_minutes_use_the_allowance_and_never_break_it(tier, jitter):
+    tier = AccountTier(tier)
+    server = StrictServer(tier.max_per_minute)
+    client = Client(Limits.for_tier(tier), server, jitter=jitter)
+    began = now()
+    async with client.saturating():
+        await asyncio.sleep(TEN_MINUTES)
+    assert server.refused() == 0
+    assert server.fullest <= tier.max_per_minute
+    assert server.accepted(began, began + TEN_MINUTES) >= 0.98 * 10 * tier.max_per_minute
+
+
+async def test_bronze_uses_both_images_of_every_minute():
+    server = StrictServer(2)
+    began = now()
+    async with Client(Limits.for_tier("bronze"), server).saturating():
+        await asyncio.sleep(TEN_MINUTES)
+    minutes = [server.accepted(began + 60 * minute, began + 60 * minute + 60) for minute in range(10)]
+    assert minutes == [2] * 10
+
+
+@pytest.mark.parametrize(
+    ("tier", "killed_after"),
+    [
+        (AccountTier.BRONZE, 100.0),
+        (AccountTier.BRONZE, 171.3),
+        (AccountTier.SILVER, 100.0),
+        (AccountTier.SILVER, 171.3),
+        (AccountTier.GOLD, 130.0),
+        pytest.param(AccountTier.ULTRA, 130.0, marks=pytest.mark.slow),
+    ],
+)
+async def test_a_restart_in_mid_window_breaks_no_window_and_costs_little(tier, killed_after):
+    server = StrictServer(tier.max_per_minute)
+    first = Client(Limits.for_tier(tier), server)
+    began = now()
+    async with first.saturating():
+        await asyncio.sleep(killed_after)
+    second = Client(Limits.for_tier(tier, burst=True), server, seed=1)
+    second.limits.seed(now() - at for at in first.sent)
+    async with second.saturating():
+        await asyncio.sleep(began + TEN_MINUTES - now())
+    assert server.refused() == 0
+    assert server.fullest <= tier.max_per_minute
+    lost = len(first.sent) + len(second.sent) - len(server.arrivals)  # killed on their way
+    assert server.accepted(began, began + TEN_MINUTES) + lost >= 0.98 * 10 * tier.max_per_minute
+
+
+async def test_smooth_by_default():
+    client = Client(Limits.for_tier("silver"), StrictServer(500), jitter=0.0)
+    async with client.saturating():
+        await asyncio.sleep(55)
+    gaps = [after - before for before, after in pairwise(client.sent)]
+    assert client.sent[5] - client.sent[0] > 0.1  # what half a second's catching up is worth leaves at once
+    assert gaps[10:] == pytest.approx([60 / 500] * len(gaps[10:]), abs=2e-6)
+
+
+@pytest.mark.parametrize(("burst", "at_once"), [(True, 500), (100, 100)])
+async def test_burst_lets_the_first_images_leave_at_once(burst, at_once):
+    server = StrictServer(500)
+    client = Client(Limits.for_tier("silver", burst=burst), server)
+    began = now()
+    async with client.saturating():
+        await asyncio.sleep(0.1)
+        assert client.limits.snapshot().sent == at_once
+        await asyncio.sleep(TEN_MINUTES - 0.1)
+    assert server.refused() == 0
+    assert server.fullest <= 500
+    assert server.accepted(began, began + TEN_MINUTES) >= 0.98 * 5000
+
+
+async def test_answers_that_come_30_s_late_cost_5_s_a_window_and_lock_nothing_up():
+    limits = Limits(max_per_minute=60, max_in_flight=100)
+    left = []
+    for _ in range(240):
+        send = await limits.start()
+        left.append(now())
+        asyncio.get_running_loop().call_later(30, limits.report, send)
+    assert left[-1] - left[0] == pytest.approx(3 * 65 + 59, abs=2)
+    assert limits.snapshot().used <= 60
+
+
+async def test_a_send_that_is_never_reported_counts_as_arrived():
+    limits = Limits(max_per_minute=1, max_in_flight=1)
+    began = now()
+    await limits.start()
+    (await limits.start()).cancel()
+    assert now() - began == pytest.approx(65.01, abs=1e-3)
+    await limits.start()
+    assert now() - began == pytest.approx(65.01 + 60.01, abs=1e-3)
+
+
+async def test_the_rate_can_be_changed_while_submits_wait():
+    limits = Limits(max_per_minute=1, max_in_flight=1)
+    limits.report(await limits.start())
+    began = now()
+    waiting = [asyncio.create_task(limits.start()) for _ in range(3)]
+    await asyncio.sleep(1)
+    limits.max_per_minute = 60
+    await asyncio.gather(*waiting)
+    assert now() - began < 5
+    assert limits.max_per_minute == limits.snapshot().max_per_minute == 60
