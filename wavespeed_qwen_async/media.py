@@ -9,6 +9,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from ._containers import pieces
 from ._download import MAX_OUTPUT_BYTES, Downloader, MemoryLanding
 from ._files import CHUNK, PartFile, Workers, sweep, sync_folder
 from ._flights import Flights
@@ -17,6 +18,7 @@ from ._reach import check_reachable
 from ._sources import Sources
 from ._upload import MemoryUploads, Uploader, UploadStore
 from .errors import ConfigurationError, ContentFlaggedError, DownloadError, InvalidJobError
+from .provenance import Provenance, splices
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from ._inputs import ImageSource
     from ._tasks import Tasks
     from .predictions import Output
-    from .provenance import Provenance
 
 __all__ = ["Media", "UploadStore"]
 
@@ -284,8 +285,15 @@ class _FileLanding:
         return self._part
 
     def _embedded(self, part: PartFile, provenance: Provenance) -> PartFile:
-        del provenance
-        return part
+        """A second part file, the first with its splices made."""
+        changes = splices(part.read, part.size, provenance)
+        self._part = PartFile(self._target.parent)
+        try:
+            for piece in pieces(part.read, part.size, changes, CHUNK):
+                self._part.write(piece)
+        finally:
+            part.discard()
+        return self._part
 
     def _failed(self, error: OSError) -> DownloadError:
         """One line that says what to do; never an OSError, which the transport would take for one of the network."""

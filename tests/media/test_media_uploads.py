@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from media_server import KEY, client, picture, padded_png
+from media_server import KEY, client, padded_png, picture
 from PIL import Image
 
 from wavespeed_qwen_async import errors
