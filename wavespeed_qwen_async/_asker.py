@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 _PAGE_TIMEOUT = 15.0  # seconds; a list slower than this is no help
 _MOST_PAGES = 120  # of one sweep: 12,000 predictions, more than any tier has in flight
 _BARREN = 3  # pages in a row without anybody's prediction, after which the rest is left to single checks
-_PAGE_REST = 0.17  # seconds between two sweeps for each page that the first took
 _KEY_REFUSALS = 3  # 401s in a row, over this many seconds, after which the key is taken to be revoked
 _KEY_REFUSED_FOR = 4.0
 _ACCIDENTS = 2  # failures in a row that are taken for accidents
@@ -105,6 +104,7 @@ class Asker:
         now = self._planned = _now()
         outlook = self._outlook
         outlook.listing = self._lists and self.trust.usable(now)
+        outlook.suspicious = self.trust.suspicious
         plan = make_plan(self._book.entries.values(), now, outlook)
         try:
             self._ask(plan)
@@ -204,8 +204,8 @@ class Asker:
             self._sweep_failed(InvalidResponseError(f"unexpected {type(error).__name__}"))
         finally:
             self._outlook.sweeping = False
-        self._outlook.pages = max(1, pages)
-        self._outlook.swept = max(began + max(_plan.SWEEP_EVERY, _PAGE_REST * pages), _now() + 0.1)
+        if windows[0].status == "completed":
+            self._outlook.pages = max(1, pages)
         self.plan_at(_now())
 
     async def _read_window(self, window: Window, began: float) -> int:

@@ -155,6 +155,11 @@ class Trust:
         return now >= self._off_until
 
     @property
+    def suspicious(self) -> bool:
+        """Whether it has yet to show something, or did not."""
+        return bool(self.proofs) or self._strikes > 0
+
+    @property
     def off_until(self) -> float:
         """When it is tried again."""
         return self._off_until

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,10 +15,10 @@ _GROWTH = 0.22  # of the age: the second and third check come as soon as allowed
 _JITTER = 0.1
 
 # The pages of both models: 6 to 10 s for text to image, 6 to 12 s for edits (wavespeed-api.md, models). What was seen
-# weighs as much as these after eight jobs, and displaces them after a hundred.
+# weighs as much as these after eight jobs.
 _SEED_TEXT = tuple(6.0 + 4.0 * step / 7 for step in range(8))
 _SEED_EDIT = tuple(6.0 + 6.0 * step / 7 for step in range(8))
-_REMEMBERED = 100
+_REMEMBERED = 128
 _REFRESH = 8
 
 
@@ -27,7 +26,8 @@ class Schedule(NamedTuple):
     """When to look for a job, in seconds since it was created.
 
     Attributes:
-        look: From here on it may be finished; the list is worth asking.
+        look: From here on it may be finished, and the list is worth asking. Rather too soon than too late: a question to
+            the list that finds nothing costs little.
         check: A single check has a fair chance.
         late: It should long be finished.
     """
@@ -38,10 +38,15 @@ class Schedule(NamedTuple):
 
 
 class Pace:
-    """The durations of one model's last jobs."""
+    """How long jobs of one model have lately taken.
 
-    def __init__(self, seed: tuple[float, ...] = _SEED_EDIT) -> None:
-        self._durations = deque(seed, _REMEMBERED)
+    A new duration takes the place of any of those remembered, not of the oldest: jobs submitted together end in the
+    order of their durations, so that the last hundred to end would all be long ones.
+    """
+
+    def __init__(self, rng: random.Random, seed: tuple[float, ...] = _SEED_EDIT) -> None:
+        self._rng = rng
+        self._durations = list(seed)
         self._fresh = 0
         self._schedule = _schedule(sorted(self._durations))
 
@@ -61,20 +66,25 @@ class Pace:
         before it was seen: then less than its age is learned, or the schedule could never move down again.
         """
         guess = told if told is not None else seen if missed > 0 else 0.85 * seen
-        self._durations.append(max(missed, min(guess, seen)))
+        duration = max(missed, min(guess, seen))
+        if len(self._durations) < _REMEMBERED:
+            self._durations.append(duration)
+        else:
+            self._durations[self._rng.randrange(_REMEMBERED)] = duration
         self._fresh += 1
 
 
 class Paces:
     """One pace a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._by_model: dict[str, Pace] = {}
 
     def __getitem__(self, model: str) -> Pace:
         pace = self._by_model.get(model)
         if pace is None:
-            pace = Pace(_SEED_TEXT if "text-to-image" in model else _SEED_EDIT)
+            pace = Pace(self._rng, _SEED_TEXT if "text-to-image" in model else _SEED_EDIT)
             self._by_model[model] = pace
         return pace
 
@@ -85,5 +95,5 @@ def rest(age: float, rng: random.Random) -> float:
 
 
 def _schedule(durations: list[float]) -> Schedule:
-    soonest, third, longest = (durations[int(share * (len(durations) - 1))] for share in (0.05, 0.35, 0.98))
-    return Schedule(max(0.2, min(soonest - 0.5, 0.9 * soonest)), third, 1.2 * longest + 2.0)
+    soonest, third, longest = (durations[int(share * (len(durations) - 1))] for share in (0.02, 0.35, 0.98))
+    return Schedule(0.8 * soonest, third, 1.2 * longest + 2.0)

@@ -11,13 +11,17 @@ from ._pace import SPACING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_between_plans"]
+__all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_between_plans", "sweep_interval"]
 
 FEW = 3  # fewer than this are checked one by one: that takes no more requests than asking for the list
+MANY = 16
 SWEEP_EVERY = 0.5
-FAILURES_EVERY = 2.5
+SWEEP_RARELY = 2.0  # for a few, that many seconds divided by half their number
+PAGE_REST = 0.15  # seconds between two sweeps for each page that the last one took
+FAILURES_EVERY = 2.5  # seconds, for many; fewer find their failures by single checks sooner
 RARE_EVERY = 12.0
 AUDIT_EVERY = 2.0
+SUSPICIOUS_EVERY = 0.5  # the same once the list is behind in something
 MOST_CHECKS = 48  # single checks on the way at once
 STRAGGLERS = 0.02  # more than this share being late means that all are: then the list is the cheap way again
 PLAN_COST = 2e-5  # seconds of rest for each record that a plan reads, so that planning stays below 2 % of a core
@@ -64,10 +68,11 @@ class Outlook:
 
     Attributes:
         listing: Whether the list may be asked at all now.
+        suspicious: Whether it has yet to show something that single checks showed.
         paused: No request before this.
         checking: How many single checks are on their way.
         sweeping: Whether a sweep is.
-        swept: When the next sweep for completed ones may start.
+        swept: When the last sweep for completed ones started.
         failures: When the next for failed ones is due.
         rare: When the next for a rarer ending is due.
         audit: When the next single check of a job that the list covers is due.
@@ -76,6 +81,7 @@ class Outlook:
     """
 
     listing: bool = True
+    suspicious: bool = False
     paused: float = -math.inf
     checking: int = 0
     sweeping: bool = False
@@ -114,6 +120,11 @@ class Plan:
 def pause_between_plans(entries: int) -> float:
     """Seconds between two plans at least."""
     return 0.001 + PLAN_COST * entries
+
+
+def sweep_interval(ripe: int, pages: int) -> float:
+    """Seconds between two sweeps: half a second for many, longer for few jobs or many pages."""
+    return max(SWEEP_EVERY, PAGE_REST * pages, min(SWEEP_RARELY, 2 * SWEEP_RARELY / max(1, ripe)))
 
 
 def make_plan(entries: Iterable[Entry], now: float, outlook: Outlook) -> Plan:
@@ -180,29 +191,35 @@ def _check(plan: Plan, entries: list[Entry], now: float, outlook: Outlook) -> No
 
 
 def _audit(plan: Plan, covered: list[Entry], now: float, outlook: Outlook) -> None:
+    if outlook.suspicious:
+        outlook.audit = min(outlook.audit, now + SUSPICIOUS_EVERY)
     if now < outlook.audit:
         plan.wake = min(plan.wake, outlook.audit)
         return
     candidates = [entry for entry in covered if entry.due <= now and entry.asked + SPACING <= now]
     if candidates and outlook.checking + len(plan.checks) < MOST_CHECKS:
         plan.checks.append(min(candidates, key=_born))
-        outlook.audit = now + AUDIT_EVERY
+        outlook.audit = now + (SUSPICIOUS_EVERY if outlook.suspicious else AUDIT_EVERY)
 
 
 def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, outlook: Outlook) -> None:
     if outlook.sweeping:
         return
     if covered:
-        if now >= outlook.swept:
+        again = outlook.swept + sweep_interval(len(covered), outlook.pages)
+        if now >= again:
             plan.sweeps.append(_window("completed", covered))
-        plan.wake = min(plan.wake, outlook.swept if now < outlook.swept else math.inf)
+            outlook.swept = now
+        else:
+            plan.wake = min(plan.wake, again)
+    patience = max(1.0, MANY / len(listed))
     if now >= outlook.failures:
         plan.sweeps.append(_window("failed", listed))
-        outlook.failures = now + FAILURES_EVERY
+        outlook.failures = now + FAILURES_EVERY * patience
     if now >= outlook.rare:
         plan.sweeps.append(_window(_RARE[outlook.rarity], listed))
         outlook.rarity = (outlook.rarity + 1) % len(_RARE)
-        outlook.rare = now + RARE_EVERY
+        outlook.rare = now + RARE_EVERY * patience
     plan.wake = min(plan.wake, outlook.failures, outlook.rare)
 
 

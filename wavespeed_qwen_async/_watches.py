@@ -62,7 +62,7 @@ class Book:
 
     def __init__(self, rng: random.Random) -> None:
         self.entries: dict[str, Entry] = {}
-        self.paces = Paces()
+        self.paces = Paces(rng)
         self.patient = False
         """Pushes are expected, and asking is only the net below them."""
         self._rng = rng
