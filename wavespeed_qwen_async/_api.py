@@ -82,7 +82,7 @@ class Api:
         attempt, began = 0, None
         while True:
             attempt += 1
-            send = await self.limits.start()
+            send = await self.limits.start(again=attempt > 1)
             began = _now() if began is None else began
             exchange = self.exchanges.start(
                 self._exchange(send, request, job, witness, read_timeout), name="wavespeed submit"

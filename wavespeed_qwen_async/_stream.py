@@ -119,15 +119,14 @@ class Flow:
     def landed(self, flight: Flight, end: Prediction | WaveSpeedError) -> None:
         """Take a flight that has ended; called by the flight itself, once."""
         del self._flights[flight.index]
-        failed = isinstance(end, WaveSpeedError)
         if isinstance(end, FATAL):
             self._stop_after(end)
         outcome = Outcome(
             index=flight.index,
             source=flight.source,
             job=flight.job,
-            prediction=None if failed else end,
-            error=end if failed else None,
+            prediction=None if isinstance(end, WaveSpeedError) else end,
+            error=end if isinstance(end, WaveSpeedError) else None,
             seconds=asyncio.get_running_loop().time() - flight.began,
         )
         self._deliver(outcome)

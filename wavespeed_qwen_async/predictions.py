@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from .errors import DownloadError, WaveSpeedError
 
 if TYPE_CHECKING:
+    import builtins
     import os
     from collections.abc import Callable
     from pathlib import Path
@@ -72,7 +73,7 @@ class Output:
         """
         return await self._session().save_output(self, path)
 
-    async def bytes(self) -> bytes:
+    async def bytes(self) -> builtins.bytes:
         """The image's bytes, as the server made them."""
         return await self._session().read_output(self)
 
@@ -80,7 +81,7 @@ class Output:
         """The image as a PIL image; needs the extra ``[images]``."""
         return await self._session().open_output(self)
 
-    def decoded(self) -> bytes | None:
+    def decoded(self) -> builtins.bytes | None:
         """The bytes of an output that came as base64, None for one that came as a URL.
 
         Raises:

@@ -1,0 +1,54 @@
+"""What CI runs, and anybody else can: `nox` for all of it, `nox -s tests` for one session, `nox -l` for the list."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "tests", "slow"]
+
+SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install("ruff>=0.9")
+    session.run("ruff", "check", *SOURCES)
+    session.run("ruff", "format", "--check", *SOURCES)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    session.install(".[dev]")
+    session.run("mypy", "--strict", "wavespeed_qwen_async")
+    session.run("mypy", "--strict", "tests/typing")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "wavespeed_qwen_async")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default tests on the built wheel, with branch coverage."""
+    _on_the_wheel(session)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--fail-under=95")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The chaos and soak tests, on the built wheel too."""
+    _on_the_wheel(session)
+    session.run("pytest", "-m", "slow", "--timeout", "900", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The quick set of benchmarks."""
+    _on_the_wheel(session)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+def _on_the_wheel(session: nox.Session) -> None:
+    session.install(".[dev]")
+    session.env["PYTHONSAFEPATH"] = "1"  # the checkout is not on the path: what is imported is what was installed

@@ -1,0 +1,66 @@
+"""The public face as a user would write it; mypy strict reads this, nothing runs it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import assert_type
+
+from wavespeed_qwen_async import (
+    AccountTier,
+    Edit,
+    Limits,
+    Lora,
+    Outcome,
+    Output,
+    Prediction,
+    Price,
+    QwenImageSession,
+    Retry,
+    Size,
+    SubmissionUnknown,
+    TextToImage,
+    Timeout,
+    WaveSpeedError,
+)
+
+
+async def one() -> None:
+    async with QwenImageSession(tier="silver") as session:
+        image = await session.generate("a red fox", loras=["owner/ink:0.8"], size=(1024, 1024))
+        assert_type(image, Prediction)
+        assert_type(await image.save("fox.jpg"), Path)
+        await session.edit("fox.jpg", "make it snow", loras=[("owner/ink", 0.5), Lora(path="o/n")], size="512*512")
+        await session.edit(image, "make it night", seed=7, output_format="png")
+        prediction = await session.submit(TextToImage(prompt="..."))
+        assert_type(await session.result(prediction, timeout=120), Prediction)
+        await session.result("abc123", timeout=timedelta(minutes=2))
+        for output in image.outputs:
+            assert_type(output, Output)
+            assert_type(await output.bytes(), bytes)
+
+
+async def many() -> None:
+    session = QwenImageSession(
+        api_key="k",
+        limits=Limits(max_per_minute=60, max_in_flight=10),
+        timeout=Timeout(connect=5),
+        retry=Retry(read_budget=60),
+        wait="poll",
+    )
+    jobs = [TextToImage(prompt="x"), Edit(prompt="y", image=Path("a.png"), size=Size(width=512, height=512))]
+    async with session:
+        async for outcome in session.stream(jobs, ordered=True, max_in_flight=5):
+            assert_type(outcome, Outcome)
+            if outcome.ok:
+                assert_type(outcome.unwrap(), Prediction)
+            elif isinstance(outcome.error, SubmissionUnknown):
+                assert_type(outcome.error.prediction_id, str | None)
+            assert_type(outcome.error, WaveSpeedError | None)
+        async for prediction in session.predictions(status="completed"):
+            assert_type(prediction, Prediction)
+        assert_type(await session.balance(), float)
+        assert_type(await session.price(jobs[0]), Price)
+        assert_type(await session.upload(b"..."), str)
+        assert_type(await session.delete("a", "b"), int)
+    QwenImageSession(tier=AccountTier.GOLD)
