@@ -1,0 +1,27 @@
+"""The command ``wavespeed-qwen``: images from a shell, one or a million."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with ``arguments`` (default: those of the process); returns its exit code, see `exits`."""
+    try:
+        import rich  # noqa: F401, PLC0415 - an extra of the package, so it may be missing
+        import typer  # noqa: F401, PLC0415
+    except ImportError as error:
+        sys.stderr.write(
+            f"error: wavespeed-qwen needs {error.name}, which is not installed: "
+            "pip install 'wavespeed-qwen-async[cli]'\n"
+        )
+        return 3
+    from .app import run  # noqa: PLC0415 - needs both
+
+    return run(arguments)

@@ -1,0 +1,90 @@
+"""Files to and from the API by themselves: ``download``, ``upload``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from . import options
+from .exits import Exit
+
+if TYPE_CHECKING:
+    from wavespeed_qwen_async import Output
+
+    from .running import Run
+
+__all__ = ["register"]
+
+What = Annotated[list[str], typer.Argument(help="Ids of predictions, or URLs of outputs.", metavar="ID|URL...")]
+Files = Annotated[list[Path], typer.Argument(help="Images of at most 20 MB.", metavar="FILE...")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    options.command(app, example="wavespeed-qwen download 0a5d2f346baa9455e3e70682c2094cac -o fox.jpg")(download)
+    options.command(app, example="wavespeed-qwen upload fox.jpg --emulator")(upload)
+
+
+async def download(
+    run: Run,
+    *,
+    what: What,
+    out: options.Out = None,
+    timeout: options.Timeout = None,
+    overwrite: options.Overwrite = False,
+) -> int:
+    """Save images that are paid already, by the ids of their predictions; waits for those not finished."""
+    from wavespeed_qwen_async import WaveSpeedError  # noqa: PLC0415 - heavy, and --help needs none of it
+
+    from .targets import Target  # noqa: PLC0415
+
+    target = Target(out, count=len(what), overwrite=overwrite)
+    target.check()
+    code = Exit.OK
+    for place, item in enumerate(what):
+        try:
+            for output in await _outputs(run, item, timeout):
+                await _save(run, output, target.path(place, _name(output)))
+        except WaveSpeedError as error:
+            code = run.output.failed(error)
+    return code
+
+
+async def _outputs(run: Run, item: str, timeout: float | None) -> tuple[Output, ...]:
+    from wavespeed_qwen_async import Output  # noqa: PLC0415 - see above
+
+    if item.startswith(("https://", "http://")):
+        return (Output(url=item),)
+    return (await run.session.result(item, timeout=timeout)).outputs
+
+
+async def upload(run: Run, *, files: Files) -> int:
+    """Upload images; prints the URL of each, good as a source for 7 days."""
+    from wavespeed_qwen_async import WaveSpeedError  # noqa: PLC0415 - heavy, and --help needs none of it
+
+    code = Exit.OK
+    for file in files:
+        try:
+            url = await run.session.upload(file)
+        except WaveSpeedError as error:
+            code = run.output.failed(error)
+        else:
+            run.output.line(url)
+            run.output.event("upload", path=str(file), url=url)
+    return code
+
+
+async def _save(run: Run, output: Output, path: Path) -> None:
+    saved = await run.session.download(output, path)
+    run.output.line(str(saved))
+    run.output.event("image", path=str(saved), prediction_id=output.prediction_id, url=output.url, nsfw=output.nsfw)
+
+
+def _name(output: Output) -> str:
+    """A file name of what the URL ends in; nothing of a path or of a shell may be in it."""
+    last = urlsplit(output.url or "").path.rpartition("/")[2]
+    name = "".join(c for c in last if c.isalnum() or c in "._-").lstrip(".-")
+    return name or f"{output.prediction_id or 'image'}-{output.index}.jpg"
