@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import pytest
 from aiolimiter import AsyncLimiter
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wavespeed_qwen_async.testing.clock import DeadlockError, VirtualClockLoop
 
@@ -182,6 +184,20 @@ async def test_real_clock_marker():
 def run(main, **options):
     with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(**options)) as runner:
         return runner.run(main)
+
+
+@given(st.lists(st.integers(1, 30_000_000), max_size=30), st.sampled_from([0.0, 1000.0, 86_400.5]))
+def test_any_timers_fire_on_their_microsecond_and_in_order(delays: list[int], start: float):
+    async def main():
+        loop = virtual_loop()
+        fired: list[tuple[float, int]] = []
+        for number, microseconds in enumerate(delays):
+            loop.call_later(microseconds / 1e6, lambda number=number: fired.append((loop.elapsed, number)))
+        await asyncio.sleep(31)
+        return fired
+
+    expected = sorted((microseconds / 1e6, number) for number, microseconds in enumerate(delays))
+    assert run(main(), start=start) == expected
 
 
 async def waits_for(event: asyncio.Event) -> None:
