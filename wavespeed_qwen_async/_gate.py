@@ -54,6 +54,14 @@ class Gate:
         """How many wait for permission."""
         return len(self._line)
 
+    def peek(self) -> float:
+        """The time, for those who only look: on another loop, or on none, the last that was seen."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._now
+        return loop.time() + self._shift if loop is self._loop else self._now
+
     def now(self) -> float:
         """The running loop's time; outside of any loop, the last time that was seen.
 
@@ -115,6 +123,7 @@ class Gate:
 
     def seed(self, ages: Iterable[float]) -> None:
         """Count sends from before a restart."""
+        asyncio.get_running_loop()  # seconds ago of what clock, otherwise? A RuntimeError rather than a broken window
         self.window.seed(ages, self.now())
 
     def pump(self) -> None:

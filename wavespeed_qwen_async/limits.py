@@ -288,13 +288,16 @@ class Limits:
     def seed(self, sent: Iterable[float]) -> None:
         """Count sends from before a restart, given as seconds ago; call it on the running event loop, before `start`.
 
-        Those of which only the beginning is known may have arrived up to 5 s later, and are counted so.
+        Each may have arrived up to 5 s after it left, and is counted so.
+
+        Raises:
+            RuntimeError: No event loop runs.
         """
         self._gate.seed(sent)
 
     def snapshot(self) -> LimitsSnapshot:
-        """Return what the limits are doing now."""
-        gate, now = self._gate, self._gate.now()
+        """Return what the limits are doing now. May be called anywhere, on no loop and on others too."""
+        gate, now = self._gate, self._gate.peek()
         paused_for = max(0.0, gate.pause.until - now)
         return LimitsSnapshot(
             max_per_minute=self._max_per_minute,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,9 @@ from wavespeed_qwen_async._slots import Slot, Slots
 from wavespeed_qwen_async.errors import ConfigurationError
 from wavespeed_qwen_async.limits import Limits
 from wavespeed_qwen_async.testing.clock import VirtualClockLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 pytestmark = pytest.mark.anyio
 
@@ -166,22 +170,25 @@ def test_on_a_second_loop_after_the_first_has_ended():
 
 
 def test_on_two_loops_at_once_it_says_so():
-    slots, ready, done = Slots(2), threading.Event(), threading.Event()
+    limits, ready, done = Limits.for_tier("silver"), threading.Event(), threading.Event()
 
     async def hold() -> None:
-        async with slots:
+        with await limits.acquire():
+            limits.report(await limits.start())
             ready.set()
             await asyncio.get_running_loop().run_in_executor(None, done.wait)
 
-    async def intrude() -> None:
-        await slots.acquire()
+    async def intrude(take: Callable[[], Awaitable[object]]) -> None:
+        assert (limits.snapshot().in_flight, limits.snapshot().used) == (1, 1)  # to look is allowed
+        await take()
 
     thread = threading.Thread(target=asyncio.run, args=(hold(),))
     thread.start()
     try:
         assert ready.wait(10)
-        with pytest.raises(ConfigurationError, match="another event loop"):
-            asyncio.run(intrude())
+        for take in (limits.acquire, limits.start):
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                asyncio.run(intrude(take))
     finally:
         done.set()
         thread.join(10)

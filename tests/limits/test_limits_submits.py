@@ -270,6 +270,11 @@ def test_on_a_second_loop_the_window_goes_on():
     assert limits.snapshot().used == 2
 
 
+def test_seeding_without_a_clock_is_refused():
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        quick().seed([1.0])
+
+
 @given(
     limit=st.integers(1, 4),
     jobs=st.lists(
