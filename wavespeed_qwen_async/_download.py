@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._api import Api
     from .predictions import Output
 
-__all__ = ["MAX_OUTPUT_BYTES", "Downloader", "Landing", "MemoryLanding"]
+__all__ = ["LEADS_NOWHERE", "MAX_OUTPUT_BYTES", "Downloader", "Landing", "MemoryLanding"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,13 @@ _FRESH_AFTER = 3  # failures on one URL, before the result is asked for another
 _MAX_REFUSALS = 3
 _REFUSED = frozenset({400, 401, 402, 403, 405, 406, 410, 414, 451})  # 404 is none: a CDN may lag behind the API
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_BAD_REDIRECT = (aiohttp.InvalidURL, aiohttp.TooManyRedirects)
+LEADS_NOWHERE = (
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.RedirectClientError,
+    aiohttp.TooManyRedirects,
+)
+"""What aiohttp raises for a URL or a redirect that is no http(s) one, or goes round in a circle."""
 
 
 class Landing(Protocol):
@@ -224,7 +230,7 @@ class _Fetch:
     def _wait(self, error: WaveSpeedError) -> float | None:
         self._attempt += 1
         self._on_this_url += 1
-        if isinstance(error.__cause__, _BAD_REDIRECT):
+        if isinstance(error.__cause__, LEADS_NOWHERE):
             self._refusals += 1
         if self._refusals >= _MAX_REFUSALS:
             return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import aiohttp
 from yarl import URL
 
+from ._download import LEADS_NOWHERE
 from ._images import HEAD, sniff
 from ._retry import next_wait
 from .errors import InvalidJobError, RequestError, WaveSpeedError
@@ -41,7 +41,7 @@ async def check_reachable(api: Api, url: str) -> None:
             wait = next_wait(
                 api.retry, error, attempt=attempt, elapsed=elapsed, submit=False, reached=True, rng=api.rng
             )
-            if wait is None or elapsed + wait > _BUDGET or isinstance(error.__cause__, aiohttp.InvalidURL):
+            if wait is None or elapsed + wait > _BUDGET or isinstance(error.__cause__, LEADS_NOWHERE):
                 raise _invalid(url, error.message) from error
         await asyncio.sleep(wait)
 

@@ -238,7 +238,7 @@ class _FileLanding:
             if not self._overwrite and self._target.exists():
                 raise FileExistsError
             folder = self._target.parent
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
             if folder not in swept:
                 swept.add(folder)
                 sweep(folder)
@@ -305,6 +305,13 @@ class _FileLanding:
         else:
             text = f"can't write {self._target}: {error.strerror or type(error).__name__}; {paid} elsewhere"
         return DownloadError(text, prediction_id=self._output.prediction_id or None)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder") from None
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""An API and a media host on two ports of this machine: scripted to fail as told, and remembering what they were sent."""
+"""An API and a media host on two ports of this machine: they fail as told, and remember what they were sent."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ class World:
     etags: bool = True
     gate: asyncio.Event | None = None
     """Uploads wait for it, where it is set."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def to(self, part: str) -> list[Seen]:
         return [seen for seen in self.seen if part in seen.path]
@@ -209,10 +210,10 @@ async def _partly(world: World, request: web.Request, data: bytes, behaviour: st
     await response.prepare(request)
     await response.write(data[: len(data) // 2])
     if behaviour == "stall":
-        await asyncio.sleep(3600)
+        await world.over.wait()
     await asyncio.sleep(0.01)
-    assert request.transport is not None
-    request.transport.abort()
+    if request.transport is not None:
+        request.transport.abort()
     return response
 
 
@@ -256,6 +257,7 @@ async def serving() -> AsyncIterator[World]:
     try:
         yield world
     finally:
+        world.over.set()
         for runner in runners:
             await runner.cleanup()
 
