@@ -67,7 +67,7 @@ ASYNC_TESTS = """
         assert not isinstance(loop, VirtualClockLoop)
         status, body = await post(os.environ["WAVESPEED_BASE_URL"])
         assert (status, body["data"]["status"]) == (200, "completed")
-        assert time.perf_counter() - began < 3
+        assert time.perf_counter() - began < 5
 
     @MARK
     async def test_virtual_time(wavespeed_emulator, virtual_clock):

