@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Api", "Witness"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Api:
         self.limits = limits
         self.retry = retry
         self.rng = rng
-        self.exchanges = Tasks()
+        self.exchanges: Tasks = Tasks()
 
     async def ask(self, request: Request, read: Callable[[Answer], T], *, again: bool = True) -> T:
         """Send a read, and ``read`` its answer; try again where that may help (``again=False``: once only).
@@ -134,16 +134,16 @@ class Api:
 def _tell_of_the_abandoned(exchange: asyncio.Task[Prediction]) -> None:
     """Its caller was cancelled while the submit was under way; this line is where the id is kept."""
     if exchange.cancelled():
-        logger.warning("a submit was cut off before its answer: whether it was accepted is unknown")
+        _logger.warning("a submit was cut off before its answer: whether it was accepted is unknown")
     elif (error := exchange.exception()) is None:
         prediction = exchange.result()
-        logger.warning(
+        _logger.warning(
             "prediction %s was accepted after its caller was cancelled: session.result(id) gets its image",
             prediction.id,
             extra={"prediction_id": prediction.id},
         )
     elif isinstance(error, WaveSpeedError) and error.billed != "no":
-        logger.warning("a submit whose caller was cancelled ended with: %s", error)
+        _logger.warning("a submit whose caller was cancelled ended with: %s", error)
 
 
 def _now() -> float:

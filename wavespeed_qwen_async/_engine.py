@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _REMEMBERED = 1000  # ends of predictions submitted by themselves, kept for a `result` that is asked for later
 
@@ -157,7 +157,7 @@ class Engine:
             except WaveSpeedError as error:
                 end = error
             except asyncio.CancelledError:
-                logger.warning(
+                _logger.warning(
                     "prediction %s is paid and its caller was cancelled: session.result(id) gets its image",
                     prediction_id,
                     extra={"prediction_id": prediction_id},

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FATAL", "Flight", "Flow"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # After one of these every further submit would end the same way: the stream takes no more from its source.
 FATAL = (AuthenticationError, InsufficientCreditsError, PermissionDeniedError, LimitsBrokenError)
@@ -200,7 +200,7 @@ class Flow:
         ids = [flight.prediction_id for flight in left if flight.prediction_id is not None]
         ids += [outcome.prediction.id for outcome in untold if outcome.prediction is not None]
         if ids:
-            logger.warning(
+            _logger.warning(
                 "the stream was left with %d paid predictions not taken: session.result(id) gets their images",
                 len(ids),
                 extra={"prediction_ids": ids},
@@ -235,4 +235,4 @@ class _Pulled:
             elif hasattr(self._async, "aclose"):
                 await self._async.aclose()
         except Exception:
-            logger.exception("closing the source of a stream failed")
+            _logger.exception("closing the source of a stream failed")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_BASE_URL", "Timeout", "Transport"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 DEFAULT_BASE_URL = "https://api.wavespeed.ai"
 MAX_ANSWER_BYTES = 128 * 1024 * 1024  # three images as base64 with room; an answer beyond it is not the API's
@@ -98,9 +98,9 @@ class Transport:
         proxy: str | None = None,
         client_session: aiohttp.ClientSession | None = None,
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
-        self.timeout = timeout or Timeout()
-        self.reached = False
+        self.base_url: URL = _checked_base_url(base_url)
+        self.timeout: Timeout = timeout or Timeout()
+        self.reached: bool = False
         self._headers = _headers(_checked_key(api_key))
         self._proxy = proxy
         self._proxies: dict[str, str] = {}

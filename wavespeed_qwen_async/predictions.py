@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WrapValidator
 
@@ -151,7 +151,7 @@ class Prediction(BaseModel):
         job: The job that it was submitted for; None for one asked by id.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     id: Annotated[str, Field(min_length=1)]
     model: Annotated[str, BeforeValidator(_text)] = ""

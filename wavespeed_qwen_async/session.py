@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QwenImageSession"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _CLOSING_GRACE = 10.0  # seconds for submits under way to tell the ids of what they paid
 PRICE_ON_THE_PAGES = 0.025  # USD an image, per both pages; asked of the API first
@@ -132,7 +132,7 @@ class QwenImageSession:
         await self._engine.open()
         self._state = "open"
         if self._limits.assumed:
-            logger.info("no tier given: starting with silver's limits and learning; set tier= to yours")
+            _logger.info("no tier given: starting with silver's limits and learning; set tier= to yours")
         return self
 
     async def __aexit__(
