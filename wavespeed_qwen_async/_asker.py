@@ -114,8 +114,9 @@ class Asker:
         for entry in plan.expired:
             self._book.expire(entry, now)
         self._book.forget_recent(now)
+        wake = now if plan.expired else plan.wake  # those that expired may have other watches
         retry = self.trust.off_until if self._lists and not outlook.listing else math.inf
-        self.plan_at(min(plan.wake, retry))
+        self.plan_at(min(wake, retry))
 
     def _ask(self, plan: Plan) -> None:
         for entry in plan.checks:
@@ -156,11 +157,14 @@ class Asker:
         entry = self._book.entries.get(prediction_id)
         if entry is None:
             return
+        due = 0.0
         if isinstance(answer, Prediction):
-            self._book.place(entry, answer, now, self._api.transport.server_time())
+            if self._book.place(entry, answer, now, self._api.transport.server_time()):
+                due = entry.due
             self._tell_of_status(answer.status)
         end = verdict(entry, answer, now, self._rng)
         if end is None:
+            entry.due = max(entry.due, due)
             return
         if isinstance(end, Prediction):
             self._book.learn(entry, end, now)

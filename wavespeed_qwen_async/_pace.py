@@ -18,16 +18,17 @@ _JITTER = 0.1
 # weighs as much as these after eight jobs.
 _SEED_TEXT = tuple(6.0 + 4.0 * step / 7 for step in range(8))
 _SEED_EDIT = tuple(6.0 + 6.0 * step / 7 for step in range(8))
-_REMEMBERED = 128
+_REMEMBERED = 64
 _REFRESH = 8
+_UNMISSED = 0.7
 
 
 class Schedule(NamedTuple):
     """When to look for a job, in seconds since it was created.
 
     Attributes:
-        look: From here on it may be finished, and the list is worth asking. Rather too soon than too late: a question to
-            the list that finds nothing costs little.
+        look: From here on it may be finished, and the list is worth asking. Rather too soon than too late: a question
+            to the list that finds nothing costs little.
         check: A single check has a fair chance.
         late: It should long be finished.
     """
@@ -65,7 +66,7 @@ class Pace:
         server says that it took, its time in the queue left out. A job that was never missed may have ended long
         before it was seen: then less than its age is learned, or the schedule could never move down again.
         """
-        guess = told if told is not None else seen if missed > 0 else 0.85 * seen
+        guess = told if told is not None else seen if missed > 0 else _UNMISSED * seen
         duration = max(missed, min(guess, seen))
         if len(self._durations) < _REMEMBERED:
             self._durations.append(duration)

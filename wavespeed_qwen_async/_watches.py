@@ -77,10 +77,10 @@ class Book:
             self.entries[prediction_id] = entry
         return entry
 
-    def place(self, entry: Entry, known: Prediction, now: float, server: datetime | None) -> None:
-        """Fit an entry into the schedule of its model, by its age on the server's own clock."""
+    def place(self, entry: Entry, known: Prediction, now: float, server: datetime | None) -> bool:
+        """Fit an entry into the schedule of its model, by its age on the server's own clock; False: it is, or can't."""
         if known.created_at is None or entry.created is not None:
-            return
+            return False
         entry.model = known.model
         entry.created = known.created_at.timestamp()
         entry.born = now - max(0.0, server.timestamp() - entry.created if server is not None else 0.0)
@@ -89,6 +89,7 @@ class Book:
         entry.look = entry.born + look
         entry.late = entry.born + schedule.late * patience
         entry.due = entry.born + max(look, schedule.check) * self._rng.uniform(0.95, 1.05)
+        return True
 
     def join(self, entry: Entry, watch: Watch, now: float) -> None:
         """Let a watch wait for an entry. A short timeout ends with one look at least."""
