@@ -139,7 +139,7 @@ class Engine:
         except BaseException:
             slot.release()
             raise
-        if prediction.finished:
+        if prediction.settled:
             slot.release()
         else:
             self._hold(prediction, job, slot)
@@ -149,7 +149,7 @@ class Engine:
         """Await a prediction. Cancelled, the id is logged: it is paid."""
         prediction_id = prediction if isinstance(prediction, str) else prediction.id
         end: Prediction | WaveSpeedError | None = self._ends.get(prediction_id)
-        if end is None and isinstance(prediction, Prediction) and prediction.finished:
+        if end is None and isinstance(prediction, Prediction) and prediction.settled:
             end = prediction
         if end is None:
             try:
@@ -178,7 +178,7 @@ class Engine:
         def landed(end: Prediction | WaveSpeedError) -> None:
             flight.land(self.ended(end, job))
 
-        if prediction.finished:
+        if prediction.settled:
             landed(prediction)
         else:
             flight.watch = self.keeper.watch(prediction, landed, timeout=timeout, single=_only_single(job))

@@ -186,8 +186,16 @@ class Prediction(BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether its images are there."""
+        """Whether it ended well."""
         return self.status == "completed"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will come: it has ended, and if it ended well its images are there.
+
+        A server may say ``completed`` a moment before it tells the images; such an answer is asked for again.
+        """
+        return self.finished and bool(self.raw_outputs or not self.ok)
 
     @property
     def outputs(self) -> tuple[Output, ...]:

@@ -464,3 +464,12 @@ async def test_rate_limits_without_end_end_the_call(opened, emulator):
     assert caught.value.billed == "no"
     assert now() - began < 1000
     assert emulator.ledger.accepted == []
+
+
+async def test_completed_without_images_is_not_believed():
+    script = Script(
+        accepted(status="completed", outputs=[]), accepted(status="completed", outputs=["https://cdn/a.png"])
+    )
+    async with serving(script) as url, QwenImageSession(api_key="k", base_url=url, wait="poll") as session:
+        assert [output.url for output in (await session.generate("x")).outputs] == ["https://cdn/a.png"]
+    assert script.asked[1].path == "/api/v3/predictions/p1/result"
