@@ -74,7 +74,8 @@ class Api(Origin):
         prediction = self.service.accept(MODELS[model], body, webhook, plan)
         if b"enable_sync_mode" in body and prediction.inputs.get("enable_sync_mode"):
             return await self._sync(prediction)
-        return self.reply(f"{ENVELOPE}{self.describe(prediction, prediction.created, '[]')}}}".encode())
+        outputs = await self.outputs_json(prediction, prediction.created)
+        return self.reply(f"{ENVELOPE}{self.describe(prediction, prediction.created, outputs)}}}".encode())
 
     async def _sync(self, prediction: Prediction) -> web.StreamResponse:
         settings = self.service.settings
@@ -145,7 +146,7 @@ class Api(Origin):
         query = _query(body, now - (lag["seconds"] if lag is not None else 0.0))
         rows, total = self.service.store.page(query, now)
         if (gaps := plan.find("gaps")) is not None:
-            rows = [row for row in rows if (row.number + 1) % gaps["every"]]
+            rows = [row for row in rows if (row.number + 1) % gaps["one_in"]]
         wanted = body.get("include_inputs", self.service.settings.list_inputs == "always")
         with_inputs = wanted is not False and plan.find("without_inputs") is None
         items = ",".join([await self._item(row, query.as_of, with_inputs=with_inputs) for row in rows])

@@ -58,7 +58,7 @@ ACTIONS: Final[dict[str, dict[str, Any]]] = {
     # What the service itself knows or does.
     "hide": {"seconds": 5.0},
     "lag": {"seconds": 5.0},
-    "gaps": {"every": 10},
+    "gaps": {"one_in": 10},
     "without_inputs": {},
     "fail": {"code": 5000, "message": None},
     "end": {"status": "cancelled"},
@@ -66,7 +66,7 @@ ACTIONS: Final[dict[str, dict[str, Any]]] = {
     "nsfw": {},
     # Webhook deliveries.
     "lose": {},
-    "duplicate": {"times": 1, "seconds": 0.0},
+    "duplicate": {"copies": 1, "seconds": 0.0},
     "early": {"seconds": 1.0},
     "late": {"seconds": 60.0},
     "forge": {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .blank import blank_image, safetensors
 from .schema import MODELS, size_of, sources_of
@@ -75,15 +75,13 @@ class Outputs:
         if prediction.output_format == "safetensors":
             return safetensors({"trigger_word": str(inputs.get("trigger_word", "")), "base": "qwen-image"})
         sources = [await self._source(url) for url in sources_of(inputs)]
-        from .render import render  # noqa: PLC0415 - Pillow is needed for real images only
-
         loop = asyncio.get_running_loop()
         loras = [(lora["path"], float(lora["scale"])) for lora in inputs.get("loras", ())]
         edit = MODELS[prediction.model].kind == "image-to-image"
         # The loop's own executor, not anyio's threads: a virtual clock can then see that work is going on.
         return await loop.run_in_executor(
             None,
-            render,
+            _render,
             inputs["prompt"],
             prediction.seed,
             loras,
@@ -97,3 +95,10 @@ class Outputs:
             return url
         found = self._service.own_file(url)
         return await self.get(found) if isinstance(found, Prediction) else (found or url)
+
+
+def _render(*arguments: Any) -> bytes:
+    # Imported here, in the worker thread: Pillow is needed for real images only, and takes a while to load.
+    from .render import render  # noqa: PLC0415
+
+    return render(*arguments)

@@ -92,7 +92,7 @@ def _edit(pictures: Sequence[Image.Image], prompt: str, seed: int, loras: Loras,
         image.paste(ImageOps.fit(picture, (width, size[1])), (column * width, 0))
     art = paint(prompt, seed, loras, size)
     tone = f"hsl({rng.randrange(360)}, 60%, {{}}%)"
-    toned = ImageOps.colorize(ImageOps.grayscale(image), tone.format(12), tone.format(94), tone.format(55))
+    toned = ImageOps.colorize(ImageOps.grayscale(image), tone.format(12), tone.format(84), tone.format(55))
     image = Image.blend(image, toned, rng.uniform(0.4, 0.55))
     for path, scale in loras:
         weave(image, path, scale)

@@ -19,6 +19,7 @@ from .uploads import MAX_FILE
 from .webhooks import Webhooks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from aiohttp.http_parser import RawRequestMessage
@@ -187,8 +188,21 @@ def create_app(emulator: Emulator | None = None, **options: Any) -> web.Applicat
     return app
 
 
-def run(host: str = "127.0.0.1", port: int = 8787, **options: Any) -> None:
-    """Serve until interrupted; blocks. This is what `wavespeed-qwen emulator` calls."""
+def run(
+    host: str = "127.0.0.1",
+    port: int = 8787,
+    *,
+    on_start: Callable[[Emulator], None] | None = None,
+    **options: Any,
+) -> None:
+    """Serve until SIGINT or SIGTERM; blocks. This is what `wavespeed-qwen emulator` calls.
+
+    Args:
+        host: address to listen on.
+        port: port of the API.
+        on_start: called once the emulator listens, to say where.
+        options: see `Settings`.
+    """
 
     async def serve() -> None:
         stopped = asyncio.Event()

@@ -98,7 +98,7 @@ class Webhooks:
             if await self._send(prediction, "sent", message, body, secret):
                 break
         if (action := plan.find("duplicate")) is not None:
-            for _ in range(action["times"]):
+            for _ in range(action["copies"]):
                 await asyncio.sleep(action["seconds"])
                 await self._send(prediction, "duplicate", message, body, secret)
 
