@@ -88,7 +88,8 @@ class Gate:
         now = self.now()
         if self.pause.broken and now < self.pause.until:
             raise self._broken()
-        if not self._line.occupied() and self._free_at(now) <= now + SLACK:
+        line = self._line
+        if not line.waking and not line.occupied() and self._free_at(now) <= now + SLACK:
             return self._let_go(now)
         waiter = self._line.join(again=again)
         self.pump()

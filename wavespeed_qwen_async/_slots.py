@@ -26,11 +26,16 @@ class Line(Generic[_T]):
 
     Leaving and being served cost the same however many wait: an ordered dict drops a waiter in the middle at once,
     where a deque would keep a dead future until its turn comes.
+
+    Attributes:
+        waking: How many were served and have not run since. Who comes meanwhile has to stand in line even where
+            there is enough for all, or runs before them.
     """
 
-    __slots__ = ("_again", "_waiters")
+    __slots__ = ("_again", "_waiters", "waking")
 
     def __init__(self) -> None:
+        self.waking = 0
         self._waiters: OrderedDict[asyncio.Future[_T], None] = OrderedDict()
         self._again: OrderedDict[asyncio.Future[_T], None] = OrderedDict()
 
@@ -46,13 +51,18 @@ class Line(Generic[_T]):
     async def wait(self, waiter: asyncio.Future[_T], undo: Callable[[_T], object]) -> _T:
         """Wait until something is handed over; `undo` takes it back if this task is cancelled at that very moment."""
         try:
-            return await waiter
+            if waiter.done():  # served at once; awaiting it would not let those run who are waking up
+                await asyncio.sleep(0)
+            value = await waiter
         except BaseException:
             self._waiters.pop(waiter, None)
             self._again.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.waking -= 1
                 undo(waiter.result())
             raise
+        self.waking -= 1
+        return value
 
     def occupied(self) -> bool:
         """Tell whether anybody waits, forgetting those at the head who were cancelled and have not run since."""
@@ -65,6 +75,7 @@ class Line(Generic[_T]):
 
     def serve(self, value: _T) -> None:
         """Hand it to the first in line. Only after `occupied` has said that there is one."""
+        self.waking += 1
         (self._again or self._waiters).popitem(last=False)[0].set_result(value)
 
     def dismiss(self, make_error: Callable[[], BaseException]) -> None:
@@ -163,11 +174,13 @@ class Slots:
     async def _take(self) -> int:
         if (loop := asyncio.get_running_loop()) is not self._loop:
             self._move(loop)
-        # A free place means that nobody waits: whatever frees one hands it over in the same breath.
-        if self._in_use < self._size:
+        # A free place means that nobody is in line: whatever frees one hands it over in the same breath.
+        if self._in_use < self._size and not self._line.waking:
             self._in_use += 1
             return self._generation
-        return await self._line.wait(self._line.join(), self.give_back)
+        waiter = self._line.join()
+        self._hand_over()
+        return await self._line.wait(waiter, self.give_back)
 
     def give_back(self, generation: int) -> None:
         """Take back a place that was taken in `generation`; those of a loop that has ended are long forgotten."""

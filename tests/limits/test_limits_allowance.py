@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavespeed_qwen_async._learning import Allowance
@@ -104,6 +104,7 @@ def test_without_learning_nothing_changes():
     assert allowance.whole == 500
 
 
+@settings(deadline=None)
 @given(
     most=st.integers(1, 5000),
     events=st.lists(st.one_of(st.integers(0, 6000), st.just("too"), st.floats(0, 100))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavespeed_qwen_async._rate import LATEST_ARRIVAL, MARGIN, Pace, Send, SendWindow
@@ -64,6 +64,7 @@ class Network:
             heapq.heappush(self.answers, (self.now + answered, id(send), send, arrived))
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1, 5), sends=SENDS, idle=st.floats(0, 30))
 def test_no_window_of_the_servers_ever_holds_more_than_the_limit(limit, sends, idle):
     network, arrivals = Network(), []
@@ -80,6 +81,7 @@ def test_no_window_of_the_servers_ever_holds_more_than_the_limit(limit, sends, i
         assert sum(first <= at <= first + 60 for at in arrivals) <= limit
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1, 4), latencies=st.lists(st.floats(0, 4), min_size=2, max_size=20))
 def test_a_free_time_is_never_too_late(limit, latencies):
     """It is the time at which the limit's last but so many was answered, a window and a hair before."""

@@ -5,7 +5,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wavespeed_qwen_async._slots import Slot, Slots
@@ -55,6 +55,23 @@ async def test_nobody_overtakes_one_that_was_just_handed_a_place():
     waiting = asyncio.create_task(worker("waited"))
     await settle()
     held.release()
+    await worker("came later")
+    await waiting
+    assert served == ["waited", "came later"]
+
+
+async def test_nobody_overtakes_one_that_is_waking_up_even_where_there_is_enough_for_both():
+    limits = Limits(max_per_minute=60, max_in_flight=1, burst=True)
+    served = []
+    held = [await limits.acquire()]
+
+    async def worker(name: str) -> None:
+        held.append(await limits.acquire())
+        served.append(name)
+
+    waiting = asyncio.create_task(worker("waited"))
+    await settle()
+    limits.max_in_flight = 3
     await worker("came later")
     await waiting
     assert served == ["waited", "came later"]
@@ -204,6 +221,8 @@ OPERATIONS = st.lists(
 )
 
 
+@settings(deadline=None)
+@example(size=1, operations=[("acquire", 0), ("acquire", 0), ("pass", 0), ("acquire", 0), ("resize", 3)])
 @given(size=st.integers(1, 4), operations=OPERATIONS)
 def test_whatever_is_cancelled_no_place_is_lost_or_made_and_the_order_is_kept(size, operations):
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:

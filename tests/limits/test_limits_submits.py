@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strict_server import now
 
@@ -62,6 +62,22 @@ async def test_first_come_first_served():
 
     await asyncio.gather(*(worker(number) for number in range(150)))
     assert served == list(range(150))
+
+
+async def test_nobody_overtakes_one_that_is_waking_up():
+    limits, served = Limits(max_per_minute=1, max_in_flight=1), []
+    await limits.start()
+
+    async def worker(name: str) -> None:
+        await limits.start()
+        served.append(name)
+
+    waiting = asyncio.create_task(worker("waited"))
+    await asyncio.sleep(1)
+    limits.max_per_minute = 600
+    await worker("came later")
+    await waiting
+    assert served == ["waited", "came later"]
 
 
 async def test_one_that_is_sent_again_keeps_its_place():
@@ -275,6 +291,7 @@ def test_seeding_without_a_clock_is_refused():
         quick().seed([1.0])
 
 
+@settings(deadline=None)
 @given(
     limit=st.integers(1, 4),
     jobs=st.lists(
