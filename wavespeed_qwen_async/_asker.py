@@ -104,7 +104,7 @@ class Asker:
         now = self._planned = _now()
         outlook = self._outlook
         outlook.listing = self._lists and self.trust.usable(now)
-        outlook.suspicious = self.trust.suspicious
+        outlook.suspicious, outlook.patient = self.trust.suspicious, self._book.patient
         plan = make_plan(self._book.entries.values(), now, outlook)
         try:
             self._ask(plan)
@@ -169,7 +169,7 @@ class Asker:
         if isinstance(end, Prediction):
             self._book.learn(entry, end, now)
             if end.ok and self._outlook.listing and not entry.single and entry.created is not None:
-                self.trust.expect(entry.id, entry.created, now)
+                self.trust.expect(entry.id, entry.created, now, model=entry.model)
         self._book.settle(entry, end)
 
     def _weigh(self, answer: Prediction | WaveSpeedError, now: float) -> None:

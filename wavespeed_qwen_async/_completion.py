@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ._asker import Asker
+from ._plan import FAILURES_EVERY
 from ._watches import Book, Watch
 from .errors import SessionClosedError, WaveSpeedError
 from .predictions import Prediction
@@ -56,6 +57,7 @@ class Keeper:
         self._timeout = timeout
         self._book = Book(rng)
         self._book.patient = pushed
+        self._expects_pushes = pushed
         self._asker = Asker(api, tasks, self._book, rng, lists=lists)
         self._pushed: dict[str, tuple[float, Prediction]] = {}
         self._closed = False
@@ -101,7 +103,7 @@ class Keeper:
         if known is not None:
             self._book.place(entry, known, now, self._api.transport.server_time())
         self._book.join(entry, watch, now)
-        self._asker.plan_at(min(entry.due, entry.look, entry.deadline))
+        self._asker.plan_at(min(entry.due, entry.look, entry.deadline, now + FAILURES_EVERY))
         return watch
 
     async def wait(
@@ -138,6 +140,7 @@ class Keeper:
         """Take in a verified webhook delivery; one that comes before its watch is kept for 10 minutes."""
         if self._closed or not prediction.finished:
             return
+        self._book.patient, self._book.unpushed = self._expects_pushes, 0
         entry, now = self._book.entries.get(prediction.id), _now()
         if not _believable(prediction):
             if entry is not None:

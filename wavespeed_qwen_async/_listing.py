@@ -120,6 +120,7 @@ class Proof(NamedTuple):
 
     created: float
     since: float
+    model: str
 
 
 def widened(window: Window, proofs: dict[str, Proof]) -> Window:
@@ -131,7 +132,7 @@ def widened(window: Window, proofs: dict[str, Proof]) -> Window:
         window,
         after=min(window.after, *times),
         before=max(window.before, *times),
-        model=None,
+        model=window.model if all(proof.model == window.model for proof in proofs.values()) else None,
     )
 
 
@@ -156,17 +157,17 @@ class Trust:
 
     @property
     def suspicious(self) -> bool:
-        """Whether it has yet to show something, or did not."""
-        return bool(self.proofs) or self._strikes > 0
+        """Whether it did not show something, or has more than the one thing to show that chance explains."""
+        return len(self.proofs) > 1 or self._strikes > 0
 
     @property
     def off_until(self) -> float:
         """When it is tried again."""
         return self._off_until
 
-    def expect(self, prediction_id: str, created: float, now: float) -> None:
+    def expect(self, prediction_id: str, created: float, now: float, *, model: str = "") -> None:
         """A single check found it completed: a sweep that starts a little later must show it."""
-        self.proofs[prediction_id] = Proof(created, now + _GRACE)
+        self.proofs[prediction_id] = Proof(created, now + _GRACE, model)
 
     def answered(self, now: float) -> None:
         """A sweep was answered."""

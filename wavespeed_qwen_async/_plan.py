@@ -69,6 +69,7 @@ class Outlook:
     Attributes:
         listing: Whether the list may be asked at all now.
         suspicious: Whether it has yet to show something that single checks showed.
+        patient: Whether results are pushed, and asking is only the net below.
         paused: No request before this.
         checking: How many single checks are on their way.
         sweeping: Whether a sweep is.
@@ -82,6 +83,7 @@ class Outlook:
 
     listing: bool = True
     suspicious: bool = False
+    patient: bool = False
     paused: float = -math.inf
     checking: int = 0
     sweeping: bool = False
@@ -128,7 +130,7 @@ def sweep_interval(ripe: int, pages: int) -> float:
 
 
 def make_plan(entries: Iterable[Entry], now: float, outlook: Outlook) -> Plan:
-    """Decide what to ask next. Changes nothing but the outlook's own appointments.
+    """Decide what to ask next. Changes nothing but the outlook's appointments and which entries are told singly.
 
     Those that the list can tell are left to it when they are many; of them, the one that has waited longest is
     checked singly now and then, as an audit of the list. All others are checked singly when they are due.
@@ -160,6 +162,8 @@ def _use_list(plan: Plan, listed: list[Entry], alone: list[Entry], now: float, o
         covered: list[Entry] = []
     else:
         covered, stragglers = _parted(ripe, now, outlook)
+        for entry in stragglers:
+            entry.single = True
         _check(plan, alone + stragglers, now, outlook)
         _audit(plan, covered, now, outlook)
     _sweep(plan, covered, listed, now, outlook)
@@ -212,6 +216,8 @@ def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, ou
             outlook.swept = now
         else:
             plan.wake = min(plan.wake, again)
+    if outlook.patient and not covered:
+        return  # failures are pushed, too
     patience = max(1.0, MANY / len(listed))
     if now >= outlook.failures:
         plan.sweeps.append(_window("failed", listed))

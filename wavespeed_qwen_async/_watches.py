@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Book", "Watch"]
 
+logger = logging.getLogger(__name__)
+
+_PUSHES_MISSED = 20  # results in a row found by asking, after which pushes are no longer waited for
 _RECENT_A_TIME = 256  # how many old records one plan clears away
 
 
@@ -64,7 +68,9 @@ class Book:
         self.entries: dict[str, Entry] = {}
         self.paces = Paces(rng)
         self.patient = False
-        """Pushes are expected, and asking is only the net below them."""
+        """Pushes come, and asking is only the net below them."""
+        self.unpushed = 0
+        """How many completed predictions were found by asking since the last push."""
         self._rng = rng
         self._recent: dict[str, float] = {}
 
@@ -130,11 +136,21 @@ class Book:
         """Learn from a completed prediction how long such jobs take."""
         if not prediction.ok or entry.created is None:
             return
+        if self.patient and not pushed:
+            self._miss_push()
         took = prediction.timings.get("inference")
         told = took / 1000 if isinstance(took, int | float) and took > 0 else None
         if told is None and self.patient and not pushed:
             return  # asked for so late that its age says nothing
         self.paces[entry.model].learn(now - entry.born, missed=max(0.0, entry.missed - entry.born), told=told)
+
+    def _miss_push(self) -> None:
+        self.unpushed += 1
+        if self.unpushed >= _PUSHES_MISSED:
+            self.patient = False
+            logger.warning(
+                "no webhook delivery has come for the last %d results: asking for them instead", self.unpushed
+            )
 
     def asked(self, prediction_id: str, now: float) -> None:
         """Note that a single check was answered, whether or not anybody still waits for it."""

@@ -1,0 +1,329 @@
+"""The list of predictions: what is asked of it, what of it is believed, and what happens when it is of no use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+from waiting_server import MODEL, Ends, WaitingServer, answer, iso, keeping, loop_time, now, watch_all
+
+from wavespeed_qwen_async._answers import Answer
+from wavespeed_qwen_async.errors import LostAnswerError
+from wavespeed_qwen_async.predictions import Prediction
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def server():
+    return WaitingServer()
+
+
+def delays(server, ends):
+    return sorted(ends.at(name) - task.ends for name, task in server.tasks.items())
+
+
+def completed_queries(server):
+    return [(at, query) for at, query in server.lists if query["status"] == "completed"]
+
+
+async def test_many_are_told_by_few_requests_within_half_a_second(server):
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(500, lambda index: 6 + index % 60 / 10))
+    assert all(ends.of(name).ok for name in server.tasks)
+    late = delays(server, ends)
+    assert late[250] <= 0.45
+    assert late[494] <= 1.2
+    assert sum(server.requests.values()) <= 0.25 * 500
+
+
+async def test_the_window_spans_what_is_in_flight_and_no_more(server):
+    async with keeping(server) as keeper:
+        oldest = server.submitted("old", 14.0)
+        watches = [oldest]
+        await asyncio.sleep(2)
+        watches += server.many(20)
+        newest = max(task.created for task in server.tasks.values())
+        began = min(task.created for task in server.tasks.values())
+        await watch_all(keeper, watches)
+    for _, query in server.lists:
+        assert query["page_size"] == 100
+        assert query["model"] == MODEL
+        assert began - 0.1 <= loop_time(query["created_after"]) <= newest
+        assert loop_time(query["created_before"]) <= newest + 1.01
+    assert {query["status"] for _, query in server.lists} <= {"completed", "failed", "cancelled", "timeout", "deleted"}
+
+
+async def test_the_lower_bound_moves_up_with_what_is_still_awaited(server):
+    async with keeping(server) as keeper:
+        ends = Ends()
+        for index in range(300):
+            keeper.watch(server.submitted(f"p{index}", 8.0), ends.take(f"p{index}"))
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(15)
+    for at, query in completed_queries(server):
+        assert at - loop_time(query["created_after"]) < 8.0 + 3.0  # what a single check has shown is looked for, too
+    assert len(ends.all) == 300
+    assert delays(server, ends)[-1] < 1.0
+
+
+async def test_two_models_in_flight_are_asked_for_together(server):
+    async with keeping(server) as keeper:
+        predictions = [server.submitted(f"p{index}", 7.0, model=MODEL) for index in range(10)]
+        predictions += [
+            prediction.model_copy(update={"model": "wavespeed-ai/qwen-image/text-to-image-lora"})
+            for prediction in (server.submitted(f"q{index}", 7.0) for index in range(10))
+        ]
+        ends = await watch_all(keeper, predictions)
+    assert len(ends.all) == 20
+    assert all("model" not in query for _, query in server.lists)
+
+
+@pytest.mark.parametrize("total", [True, False])
+async def test_pages_are_read_as_far_as_needed_with_both_ends_pinned(server, total):
+    server.tell_list = lambda query: server.list_of(query, total=total)
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(250, lambda _: 7.0))
+    assert len(ends.all) == 250
+    pages = [query for _, query in completed_queries(server) if query["page"] > 1]
+    assert [query["page"] for query in pages] == [2, 3]
+    first = next(query for _, query in reversed(completed_queries(server)) if query["page"] == 1)
+    for query in pages:
+        assert (query["created_after"], query["created_before"]) == (first["created_after"], first["created_before"])
+
+
+async def test_paging_stops_when_all_that_is_awaited_was_seen(server):
+    """A thousand completed predictions of others lie in the window, older than ours."""
+    async with keeping(server) as keeper:
+        first = server.submitted("first", 7.0)
+        await asyncio.sleep(0.5)
+        others = server.many(1000, lambda _: 1.0)
+        del others
+        await asyncio.sleep(0.5)
+        ours = [server.submitted(f"ours{index}", 7.0) for index in range(5)]
+        server.tasks["first"].created = now()  # told as older than it is listed: it is on the first page, too
+        await watch_all(keeper, [first, *ours])
+    pages = [query["page"] for at, query in completed_queries(server) if at >= server.tasks["ours0"].ends]
+    assert pages
+    assert set(pages) == {1}
+
+
+async def test_a_straggler_does_not_stretch_the_window(server):
+    """One job takes two minutes; hundreds of others come and go meanwhile."""
+    async with keeping(server) as keeper:
+        ends = Ends()
+        keeper.watch(server.submitted("slow", 120.0), ends.take("slow"))
+        for index in range(1500):
+            keeper.watch(server.submitted(f"p{index}", 8.0), ends.take(f"p{index}"))
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(30)
+    assert ends.of("slow").ok
+    assert ends.at("slow") - server.tasks["slow"].ends < 30
+    assert len(ends.all) == 1501
+    assert max(query["page"] for _, query in server.lists) <= 3
+    assert server.requests["list"] < 1.6 * 2 * 150
+
+
+async def test_predictions_of_yesterday_do_not_make_the_list_long(server):
+    """Ten thousand others lie between them and ours: they are checked singly, and ours are told by the list."""
+    for index in range(10_000):
+        server.submitted(f"other{index}", 5.0, age=80_000 - 7 * index)
+    async with keeping(server) as keeper:
+        old = [server.submitted(f"old{index}", 90_000.0, age=80_000) for index in range(20)]
+        young = [server.submitted(f"young{index}", 8.0) for index in range(30)]
+        ends = Ends()
+        for prediction in old + young:
+            keeper.watch(prediction, ends.take(prediction.id), timeout=120)
+        await asyncio.sleep(121)
+    assert all(ends.of(prediction.id).ok for prediction in young)
+    assert server.requests["list"] < 150
+    assert all(len(server.checks[prediction.id]) <= 8 for prediction in old)
+
+
+async def test_failed_ones_are_told_by_the_list_soon(server):
+    async with keeping(server) as keeper:
+        predictions = server.many(50)
+        bad = server.submitted("bad", 1.0, status="failed", outputs=[], code=1200, error="no")
+        ends = await watch_all(keeper, [*predictions, bad])
+    assert ends.of("bad").code == 1200
+    assert ends.at("bad") - server.tasks["bad"].ends < 3
+    assert not server.checks["bad"]
+
+
+@pytest.mark.parametrize("status", ["cancelled", "timeout", "deleted"])
+async def test_rare_ends_are_told_too(server, status):
+    async with keeping(server) as keeper:
+        predictions = server.many(50, lambda _: 60.0)
+        odd = server.submitted("odd", 1.0, status=status, outputs=[])
+        ends = await watch_all(keeper, [*predictions, odd])
+    assert ends.of("odd").status == status
+    assert ends.at("odd") - server.tasks["odd"].ends < 40
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"outputs": []},
+        {"outputs": ["iVBORw0KGgoAAA"]},
+        {"has_nsfw_contents": [False, False]},
+        {"outputs": None},
+        {"status": "failed", "outputs": []},
+    ],
+    ids=["no outputs", "cut base64", "fewer outputs than flags", "null", "a failure without reason"],
+)
+async def test_an_item_that_does_not_tell_all_is_checked_singly(server, told):
+    def without(query):
+        page = json.loads(server.list_of(query).body)["data"]
+        page["items"] = [item | told if item["id"] == "p0" else item for item in page["items"]]
+        return answer(page)
+
+    server.tell_list = without
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(30, lambda _: 7.0))
+    assert ends.of("p0").raw_outputs == ("https://cdn/p0.jpeg",)
+    assert ends.at("p0") - server.tasks["p0"].ends < 3
+    assert len(server.checks["p0"]) <= 2
+
+
+async def test_the_list_and_a_single_check_hand_over_the_same(server):
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(30, lambda _: 7.0))
+        for name in server.tasks:
+            assert ends.of(name) == Prediction.model_validate(server.tasks[name].item(now()))
+
+
+@pytest.mark.parametrize(
+    "ill",
+    [
+        answer(None, 500),
+        answer(None, 404),
+        answer(None, 401),
+        answer({"nothing": 1}),
+        answer({"items": [1, None, {"id": 5}, {"id": "p0", "status": "completed", "outputs": {"a": 1}}]}),
+        Answer(200, {}, b"<html>502</html>"),
+        Answer(200, {}, b'{"code":200,"data":{"items":[{"id":"p0","sta'),
+        LostAnswerError("lost"),
+    ],
+    ids=["500", "404", "401", "no items", "odd items", "html", "cut", "lost"],
+)
+async def test_a_list_of_no_use_costs_nobody_a_result(server, ill):
+    server.tell_list = lambda _: ill
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(200, lambda index: 6 + index % 60 / 10))
+    assert all(ends.of(name).ok for name in server.tasks)
+    assert server.spacing() >= 2
+    assert sum(server.requests.values()) <= 3 * 200
+    assert delays(server, ends)[-1] < 9
+
+
+async def test_a_list_that_hangs_is_left_alone(server):
+    server.list_latency = 1000.0
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(50))
+    assert len(ends.all) == 50
+    assert server.requests["list"] <= 3
+
+
+async def test_a_list_of_another_known_shape_is_read(server):
+    def bare(query):
+        return answer(json.loads(server.list_of(query).body)["data"]["items"])
+
+    server.tell_list = bare
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(100))
+    assert len(ends.all) == 100
+    assert server.requests["result"] < 20
+
+
+async def test_a_list_that_heeds_no_filter_is_still_right(server):
+    def unfiltered(query):
+        return server.list_of({"page": query["page"], "page_size": query["page_size"]})
+
+    server.tell_list = unfiltered
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(250))
+    assert all(ends.of(name).ok for name in server.tasks)
+    assert delays(server, ends)[125] < 1.2
+
+
+async def test_pages_too_large_to_be_cheap_end_the_sweeps(server):
+    def fat(query):
+        page = json.loads(server.list_of(query).body)["data"]
+        for item in page["items"]:
+            item["ballast"] = "x" * 1_000_000
+        return answer(page)
+
+    server.tell_list = fat
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(50, lambda _: 7.0))
+    assert len(ends.all) == 50
+    assert server.requests["list"] < 15
+
+
+async def test_a_list_that_lags_is_found_out_said_once_and_tried_again_later(server, caplog):
+    server.lag = 30.0
+    async with keeping(server) as keeper:
+        ends = Ends()
+        for index in range(1000):
+            name = f"p{index}"
+            keeper.watch(server.submitted(name, 8.0), ends.take(name))
+            await asyncio.sleep(0.25)
+            if index == 500:
+                server.lag = 0.0
+        await asyncio.sleep(20)
+    assert len(ends.all) == 1000
+    assert delays(server, ends)[-1] < 12
+    assert server.spacing() >= 2
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "one by one" in warnings[0].getMessage()
+    late_checks = [at for times in server.checks.values() for at in times if at > now() - 70]
+    assert len(late_checks) < 200, "the list is used again"
+
+
+async def test_a_list_that_shows_things_a_second_late_is_no_reason_to_leave_it(server, caplog):
+    server.lag = 1.0
+    async with keeping(server) as keeper:
+        ends = await watch_all(keeper, server.many(400, lambda index: 6 + index % 60 / 10))
+    assert len(ends.all) == 400
+    assert not caplog.records
+    assert server.requests["result"] < 60
+
+
+async def test_one_failure_of_the_list_is_an_accident(server, caplog):
+    failures = iter([answer(None, 502)])
+    server.tell_list = lambda query: next(failures, None) or server.list_of(query)
+    async with keeping(server) as keeper:
+        await watch_all(keeper, server.many(100))
+    assert not caplog.records
+    assert server.requests["result"] < 20
+
+
+async def test_thousands_in_flight_are_not_paged_through_while_none_is_finished(server):
+    async with keeping(server) as keeper:
+        for prediction in server.many(3000, lambda _: 300.0):
+            keeper.watch(prediction, lambda _: None)
+        await asyncio.sleep(100)
+        assert server.requests["list"] < 300
+        assert server.requests["result"] < 100
+
+
+async def test_predictions_without_a_readable_time_are_checked_singly(server):
+    async with keeping(server) as keeper:
+        predictions = [
+            prediction.model_copy(update={"created_at": None}) for prediction in server.many(10, lambda _: 7.0)
+        ]
+        ends = Ends()
+        for prediction in predictions:
+            keeper.watch(prediction, ends.take(prediction.id))
+        await asyncio.sleep(0.2)
+        assert server.requests["result"] == 10  # which tells the time; from there on the list will do
+        await asyncio.sleep(20)
+    assert len(ends.all) == 10
+    assert server.requests["list"] > 0
+
+
+def test_times_are_written_as_the_server_tells_them():
+    assert loop_time(iso(1234.5)) == pytest.approx(1234.5, abs=1e-5)
