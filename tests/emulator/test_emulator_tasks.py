@@ -380,3 +380,16 @@ async def test_options_that_cannot_work_are_refused(options: dict[str, Any], tex
 async def test_remote_hosts_need_permission() -> None:
     assert Emulator(host="0.0.0.0", allow_remote=True).limits == (5000, 10000)
     assert Emulator(host="localhost", max_per_minute=7, max_in_flight=8).limits == (7, 8)
+
+
+def test_the_ledger_can_be_read_without_a_loop() -> None:
+    emulator = Emulator(blank=True)
+    assert emulator.ledger.accepted == []
+
+    async def run() -> None:
+        async with emulator, aiohttp.ClientSession() as http:
+            await Client(emulator, http).submit()
+
+    asyncio.run(run())
+    assert [record.status for record in emulator.ledger.accepted] == ["processing"]
+    assert emulator.ledger.as_dict()["completed"] == 0

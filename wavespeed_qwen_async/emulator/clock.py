@@ -21,17 +21,19 @@ class Clock:
     def __init__(self, skew: float = 0.0) -> None:
         self.skew = skew
         self.started = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wall = 0.0
         self._date: tuple[int, str] = (0, "")
 
     def start(self) -> None:
         """Tie the running loop's clock to the wall clock."""
-        self.started = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.started = self._loop.time()
         self._wall = time.time() - self.started
 
     def now(self) -> float:
-        """Return the running loop's time, on which every decision is taken."""
-        return asyncio.get_running_loop().time()
+        """Return the loop's time, on which every decision is taken; also from another thread, and after the end."""
+        return self._loop.time() if self._loop is not None else 0.0
 
     def wall(self, now: float) -> float:
         """Return loop time `now` as Unix seconds on this server's (perhaps skewed) clock."""
