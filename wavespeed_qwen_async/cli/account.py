@@ -67,7 +67,7 @@ async def status(
                     code = Exit.FAILED
             _tell(run, await run.session.prediction(prediction_id))
         except WaveSpeedError as error:
-            code = run.output.failed(error)
+            code = run.output.failed(error, about=prediction_id)
     return code
 
 

@@ -46,9 +46,11 @@ def table() -> str:
 def exit_of(error: BaseException) -> Exit:
     """The exit code that an error stands for."""
     from wavespeed_qwen_async import errors  # noqa: PLC0415 - --help needs none of it
+    from wavespeed_qwen_async.bulk.journal import JournalError  # noqa: PLC0415
 
     kinds: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Exit], ...] = (
         (errors.InvalidJobError, Exit.USAGE),
+        (JournalError, Exit.DISK),
         ((errors.ConfigurationError, errors.AuthenticationError, errors.PermissionDeniedError), Exit.SETUP),
         ((errors.BudgetError, errors.InsufficientCreditsError), Exit.MONEY),
         (errors.SubmissionUnknown, Exit.UNKNOWN),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -115,10 +116,10 @@ async def _make(
 
     from .targets import Target, format_of  # noqa: PLC0415
 
-    given["output_format"] = format_of(out, output_format)
+    given["output_format"] = await asyncio.to_thread(format_of, out, output_format)
     jobs = [made(kind, **given, seed=seed if seed is None or seed < 0 else seed + place) for place in range(count)]
-    target = Target(out, count=count, overwrite=overwrite)
-    target.check()
+    target = await asyncio.to_thread(Target, out, count=count, overwrite=overwrite)
+    await asyncio.to_thread(target.check)
     return await _Making(run, target).all_of(jobs, timeout)
 
 
@@ -159,7 +160,8 @@ class _Making:
 
         prediction = outcome.unwrap()
         assert outcome.job is not None  # noqa: S101 - what has a prediction was a job
-        path = await prediction.save(self._target.path(outcome.index, name_of(outcome.job)))
+        path = await asyncio.to_thread(self._target.path, outcome.index, name_of(outcome.job))
+        await prediction.save(path)
         seed = outcome.job.seed
         self._run.output.line(f"{path}  seed {seed}, {outcome.seconds:.1f} s, prediction {prediction.id}")
         self._run.output.event(

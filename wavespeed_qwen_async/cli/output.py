@@ -48,6 +48,8 @@ class Output:
     def __init__(self, *, as_json: bool, verbose: bool) -> None:
         self.as_json = as_json
         self.verbose = verbose
+        self.journaled = False
+        """What is paid is written down: whoever is cancelled need not be told its ids."""
         self.above: Callable[[str], None] | None = None
         """Prints a line above a progress bar, while there is one on the terminal."""
         for stream in (sys.stdout, sys.stderr):  # a terminal that can't show a character must not end a paid run
@@ -69,11 +71,12 @@ class Output:
         """A line on stderr, in both cases."""
         self._write(clean(text), sys.stderr)
 
-    def failed(self, error: BaseException) -> Exit:
-        """Say what went wrong and what to do, in one line; returns the exit code."""
+    def failed(self, error: BaseException, *, about: str = "") -> Exit:
+        """Say what went wrong, and with what, and what to do, in one line; returns the exit code."""
         code = exit_of(error)
-        self.note(f"error: {describe(error)}")
-        self.event("error", **error_data(error), exit_code=int(code))
+        text = describe(error)
+        self.note(f"error: {about}: {text}" if about and about not in text else f"error: {text}")
+        self.event("error", **({"about": about} if about else {}), **error_data(error), exit_code=int(code))
         if self.verbose:
             self._write("".join(traceback.format_exception(error)), sys.stderr)
         return code
@@ -121,6 +124,8 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         ids = getattr(record, "prediction_ids", None) or [getattr(record, "prediction_id", None)]
         if "cancelled" in record.msg or "left with" in record.msg:
+            if self._output.journaled:
+                return
             for prediction_id in filter(None, ids):
                 self._output.note(_PAID_AND_GOES_ON.format(prediction_id))
             if any(ids):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -41,15 +42,15 @@ async def download(
 
     from .targets import Target  # noqa: PLC0415
 
-    target = Target(out, count=len(what), overwrite=overwrite)
-    target.check()
+    target = await asyncio.to_thread(Target, out, count=len(what), overwrite=overwrite)
+    await asyncio.to_thread(target.check)
     code = Exit.OK
     for place, item in enumerate(what):
         try:
             for output in await _outputs(run, item, timeout):
-                await _save(run, output, target.path(place, _name(output)))
+                await _save(run, output, await asyncio.to_thread(target.path, place, _name(output)))
         except WaveSpeedError as error:
-            code = run.output.failed(error)
+            code = run.output.failed(error, about=item)
     return code
 
 
@@ -70,7 +71,7 @@ async def upload(run: Run, *, files: Files) -> int:
         try:
             url = await run.session.upload(file)
         except WaveSpeedError as error:
-            code = run.output.failed(error)
+            code = run.output.failed(error, about=str(file))
         else:
             run.output.line(url)
             run.output.event("upload", path=str(file), url=url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,8 @@ def _emulator(settings: Settings) -> Emulator:
         import PIL  # noqa: F401, PLC0415 - an extra of the package, so it may be missing
     except ImportError:
         raise ConfigurationError("--emulator needs Pillow: pip install 'wavespeed-qwen-async[emulator]'") from None
-    return Emulator(tier=tier_of_emulator(settings), speed=settings.emulator_speed)
+    # Its own ids in each run: a batch that goes on must not take another run's prediction for its own.
+    return Emulator(tier=tier_of_emulator(settings), speed=settings.emulator_speed, seed=secrets.randbits(32))
 
 
 def tier_of_emulator(settings: Settings) -> Any:

@@ -1,0 +1,28 @@
+"""The command line against an emulator: inside this process where that will do, as a child process where it won't."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import inside
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("WAVESPEED_API_KEY", "WAVESPEED_BASE_URL", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def command(capsys):
+    """Run the command inside this process."""
+    return lambda *arguments: inside(capsys, arguments)
+
+
+@pytest.fixture
+def fox(tmp_path):
+    path = tmp_path / "fox.png"
+    Image.new("RGB", (64, 48), "orange").save(path)
+    return path
