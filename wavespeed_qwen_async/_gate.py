@@ -166,7 +166,8 @@ class Gate:
         self.refused += 1
         self.window.settle(send, now, accepted=False)
         if self.pause.refused(send, now, error.retry_after, self.window.rest(now)):
-            self.allowance.refused(self.window.accepted(now), self.pause.until)
+            until = self.pause.until
+            self.allowance.refused(self.window.accepted(now), until, self.window.wasted(until, now))
             self._begin_pause(now)
         else:
             self.allowance.refused_too()

@@ -113,10 +113,23 @@ class SendWindow:
         return self._unanswered + len(self._answered)
 
     def accepted(self, now: float) -> int:
-        """How many left within one window and were not refused, those without an answer included."""
-        _drop(self._left, now - self.length)
-        _drop(self._refused, now - self.length)
-        return max(0, len(self._left) - len(self._refused))
+        """How many left within the window that ends `now` and were not refused, those without an answer included.
+
+        `now` may lie ahead. Looks at each send of the window: for the rare refusal.
+        """
+        edge = now - self.length
+        return max(0, sum(at > edge for at in self._left) - sum(at > edge for at in self._refused))
+
+    def wasted(self, until: float, now: float) -> float:
+        """The share of a window, 0.0 to 1.0, that a pause from `now` on loses, as far as one's own sends can tell.
+
+        None, where the window is full all the while: whether because its sends leave it after the pause (a moving
+        window) or because they are still in it when the pause ends (a minute of the clock).
+        """
+        oldest = next((at for at in self._left if at > now - self.length), until)
+        needless = (until - oldest - self.length) / self.length
+        emptied = 1.0 - self.accepted(until) / max(1, self.accepted(now))
+        return max(0.0, min(1.0, needless, emptied))
 
     def free_at(self, limit: int, now: float) -> float:
         """When, as far as is known now, one more may leave. An answer can make it earlier, never later."""

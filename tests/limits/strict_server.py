@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class StrictServer:
     """Accepts `limit` submits in any 60 s, both edges included; or, `fixed`, in each minute of the clock.
 
+    `tells_when` a refused one may be sent again: exactly, never, or always so many seconds.
+
     It keeps what arrived in `arrivals` as (time, accepted), and in `fullest` the most that ever arrived within one
     moving window, refused ones included.
     """
@@ -54,6 +56,8 @@ class StrictServer:
         return sum(not accepted for at, accepted in self.arrivals if start <= at < end)
 
     def _rest(self, now: float) -> float | None:
+        if not isinstance(self.tells_when, bool):
+            return self.tells_when
         if not self.tells_when:
             return None
         return 60 - now % 60 if self.fixed else self._counted[0] + 60 - now

@@ -63,7 +63,14 @@ def test_a_slow_rate_is_tried_more_rarely():
     allowance.value = 1.0
     allowance.refused(1, 0.0)
     steps = climb(allowance, 0, 1200)
-    assert list(steps.items())[:2] == [(600, 2), (690, 3)]  # ten windows; then three sends' time
+    assert list(steps.items())[:2] == [(900, 2), (990, 3)]  # fifteen windows; then three sends' time
+
+
+def test_a_pause_that_wastes_what_is_allowed_makes_probes_rarer():
+    for wasted, first_probe in ((0.0, 160), (0.05, 160), (0.5, 550), (1.0, 1000)):
+        allowance = Allowance(500, window=60.0)
+        allowance.refused(166, 100.0, wasted)
+        assert min(climb(allowance, 100, 1100)) == first_probe
 
 
 def test_refused_again_it_remembers_the_new_ceiling():

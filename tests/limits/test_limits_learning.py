@@ -37,6 +37,14 @@ async def test_a_third_is_found_and_used(kind, burst):
     assert accepted >= 0.9 * 166 * 20
 
 
+async def test_a_server_that_always_asks_for_a_minute_is_tried_rarely():
+    server = StrictServer(166, tells_when=60.0)
+    began = now()
+    async with Client(silver(), server).saturating():
+        await asyncio.sleep(120 + 2400)
+    assert server.accepted(began + 120, now()) >= 0.9 * 166 * 40
+
+
 async def test_a_third_of_gold_is_found_and_used():
     server = StrictServer(1000)
     began = now()

@@ -170,6 +170,52 @@ def test_the_rest_of_the_window():
     assert window.rest(25.0) == pytest.approx(36 + MARGIN)
 
 
+def even_sends() -> SendWindow:
+    """One a second for a minute."""
+    window = SendWindow(60.0)
+    for second in range(60):
+        answered(window, second, second)
+    return window
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "until", "wasted"),
+    [
+        (even_sends(), 60.0, 60.5, 0.5 / 60),  # the oldest leaves at 60: a moving window has room from then on
+        (even_sends(), 60.0, 90.0, 0.5),
+        (even_sends(), 60.0, 120.0, 1.0),
+        (even_sends(), 60.0, 300.0, 1.0),
+        (SendWindow(60.0), 60.0, 120.0, 0.0),  # nothing is known
+    ],
+)
+def test_what_a_pause_wastes(window, now, until, wasted):
+    assert window.wasted(until, now) == pytest.approx(wasted, abs=0.02)
+
+
+def test_a_pause_until_those_of_a_burst_leave_wastes_nothing():
+    window = SendWindow(60.0)
+    for _ in range(10):
+        answered(window, 0.0, 0.2)
+    assert window.wasted(60.2, 0.3) < 0.01
+
+
+def test_a_pause_that_the_window_outlasts_wastes_nothing():
+    window = SendWindow(60.0)
+    answered(window, 0.0, 0.1)
+    for second in range(30, 60):
+        answered(window, second, second)
+    assert window.wasted(80.0, 59.0) < 0.04
+    assert window.wasted(105.0, 59.0) == pytest.approx(0.5, abs=0.04)
+
+
+def test_refused_ones_are_forgotten():
+    window = SendWindow(60.0)
+    for second in range(1000):
+        answered(window, second, second, accepted=False)
+    assert len(window._refused) <= 61
+    assert len(window._left) <= 61
+
+
 def leave(pace: Pace, count: int, allowance: float, now: float = 0.0) -> list[float]:
     times = []
     for _ in range(count):
