@@ -167,7 +167,7 @@ class _Fetch:
         ) as response:
             await self._open(response)
             async with asyncio.timeout(patience):
-                async for piece in response.content.iter_any():
+                async for piece, _ in response.content.iter_chunks():  # as they come: nothing is joined
                     await self._add(piece)
         self._received.check()
 

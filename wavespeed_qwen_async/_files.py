@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 try:
     import fcntl
 except ImportError:  # Windows, where a file in use can't be removed anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CHUNK", "PART_PATTERN", "PartFile", "Workers", "sweep", "sync_folder"]
+__all__ = ["CHUNK", "MAX_PIECES", "PART_PATTERN", "PartFile", "Workers", "sweep", "sync_folder"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 CHUNK = 512 * 1024
 """Bytes read or written in one go: what a transfer holds in memory, whatever the file's size."""
+MAX_PIECES = 512
+"""As many are written in one go; systems take 1,024 (IOV_MAX)."""
 PART_PATTERN = re.compile(r"\.wavespeed-[0-9a-f]{16}\.part")
 """The names of part files. Those of a killed process are known by it, and by their lock being free."""
 
@@ -76,12 +78,14 @@ class PartFile:
         self.gone = False
         self.size = 0
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Append ``data``."""
-        view = memoryview(data)
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Append ``pieces``, by one call of the system where it takes them all, and without joining them first."""
+        size = sum(map(len, pieces))
+        written = os.writev(self._file, pieces) if hasattr(os, "writev") and pieces else 0
+        view = memoryview(b"" if written == size else b"".join(pieces))[written:]
         while view:
             view = view[os.write(self._file, view) :]
-        self.size += len(data)
+        self.size += size
 
     def restart(self) -> None:
         """Forget what was written."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from ._containers import pieces
 from ._download import MAX_OUTPUT_BYTES, Downloader, MemoryLanding
-from ._files import CHUNK, PartFile, Workers, sweep, sync_folder
+from ._files import CHUNK, MAX_PIECES, PartFile, Workers, sweep, sync_folder
 from ._flights import Flights
 from ._inputs import is_url
 from ._reach import check_reachable
@@ -226,7 +226,8 @@ class _FileLanding:
         self._target = target
         self._output = output
         self._overwrite = overwrite
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._held = 0
         self._part: PartFile | None = None
 
     def prepare(self, swept: set[Path]) -> None:
@@ -246,12 +247,13 @@ class _FileLanding:
             raise self._failed(error) from error
 
     async def add(self, piece: bytes) -> None:
-        self._buffer += piece
-        if len(self._buffer) >= CHUNK:
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held >= CHUNK or len(self._pieces) >= MAX_PIECES:
             await self._workers.run(self._write)
 
     async def restart(self) -> None:
-        self._buffer.clear()
+        self._pieces, self._held = [], 0
         if self._part is not None:
             await self._workers.run(self._part.restart)
 
@@ -273,9 +275,9 @@ class _FileLanding:
             await self._workers.run(self._part.discard)
 
     def _write(self) -> None:
-        data, self._buffer = self._buffer, bytearray()
+        pieces, self._pieces, self._held = self._pieces, [], 0
         try:
-            self._written().write(data)
+            self._written().write(pieces)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -290,7 +292,7 @@ class _FileLanding:
         self._part = PartFile(self._target.parent)
         try:
             for piece in pieces(part.read, part.size, changes, CHUNK):
-                self._part.write(piece)
+                self._part.write([piece])
         finally:
             part.discard()
         return self._part

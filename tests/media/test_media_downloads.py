@@ -295,7 +295,7 @@ class TestTheDisk:
     async def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
         self, media, world, tmp_path, monkeypatch, size
     ) -> None:
-        def full(self: PartFile, data: bytes) -> None:
+        def full(self: PartFile, pieces: list[bytes]) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(PartFile, "write", full)
@@ -386,10 +386,10 @@ class TestTheDisk:
         began, ended = threading.Event(), threading.Event()
         write = PartFile.write
 
-        def slow(self: PartFile, data: bytes) -> None:
+        def slow(self: PartFile, pieces: list[bytes]) -> None:
             began.set()
             time.sleep(0.2)
-            write(self, data)
+            write(self, pieces)
             ended.set()
 
         monkeypatch.setattr(PartFile, "write", slow)
@@ -406,7 +406,7 @@ class TestWhatTheKilledLeave:
     def test_part_files_nobody_holds_are_swept_and_others_stay(self, tmp_path) -> None:
         held = PartFile(tmp_path)
         stale = PartFile(tmp_path)
-        held.write(b"x")
+        held.write([b"x"])
         os.close(stale._file)  # as a kill does
         stale._file = -1
         other = tmp_path / ".wavespeed-mine.part"
