@@ -25,7 +25,7 @@ VALUES: list[Any] = [
     "雪",
     "256*256",
     "0*0",
-    "１２３４*１２３４",
+    "\uff11\uff12\uff13\uff14*1024",  # digits, but not those of a size
     [],
     {},
     [[]],

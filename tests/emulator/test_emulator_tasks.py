@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import signal
+import sys
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -393,3 +395,18 @@ def test_the_ledger_can_be_read_without_a_loop() -> None:
     asyncio.run(run())
     assert [record.status for record in emulator.ledger.accepted] == ["processing"]
     assert emulator.ledger.as_dict()["completed"] == 0
+
+
+@pytest.mark.real_clock
+async def test_run_serves_until_it_is_told_to_stop() -> None:
+    code = (
+        "from wavespeed_qwen_async.emulator import run\n"
+        "run(port=0, blank=True, on_start=lambda emulator: print(emulator.url, flush=True))"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().strip()
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/api/v3/balance") as answer:
+        assert answer.status == 401
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
