@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from . import _answers, _wire
 from ._completion import Keeper
-from .errors import SessionClosedError, WaveSpeedError
+from ._reconcile import Reconciler
+from .errors import NotSentError, SessionClosedError, SubmissionUnknown, WaveSpeedError
 from .models import as_job
 from .predictions import Prediction
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ._api import Api, Witness
     from ._options import WaitMode
+    from ._reconcile import Sending
     from ._stream import Flight
     from ._tasks import Tasks
     from .limits import Slot
@@ -48,9 +50,12 @@ class Engine:
         wait: WaitMode,
         webhooks: WebhookReceiver | None,
         rng: random.Random,
+        reconcile: bool = True,
     ) -> None:
         self.api = api
         self.media = media
+        self.reconciler = Reconciler(api, tasks)
+        self._reconcile = reconcile
         self.keeper = Keeper(
             api,
             tasks,
@@ -122,13 +127,40 @@ class Engine:
             error.job = job
             raise
         webhook = self._webhooks.url if self._webhooks is not None else None
-        prediction = await self.api.submit(
-            _wire.submit_request(job, sources, webhook=webhook),
-            job,
-            witness=witness,
-            read_timeout=self.api.transport.timeout.sync if job.enable_sync_mode else None,
-        )
-        return prediction.bound(job, self._fetcher)
+        request = _wire.submit_request(job, sources, webhook=webhook)
+        return (await self._accepted(request, job, witness)).bound(job, self._fetcher)
+
+    async def _accepted(self, request: _wire.Request, job: Job, witness: Witness | None) -> Prediction:
+        """Send until there is an id; again after a lost answer only if it is shown that the submit never arrived."""
+        began = asyncio.get_running_loop().time()
+        timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None
+        while True:
+            sending = self.reconciler.watch(request, job.model_id, witness)
+            try:
+                return await self.api.submit(request, job, witness=sending, read_timeout=timeout)
+            except SubmissionUnknown as error:
+                if not self._reconcile:
+                    raise
+                found = await self._found(sending, error)
+            finally:
+                sending.end()
+            if found is not None:
+                if witness is not None:
+                    await witness.accepted(found)
+                return found
+            if asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
+                raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
+
+    async def _found(self, sending: Sending, error: SubmissionUnknown) -> Prediction | None:
+        """The prediction of a submit whose answer was lost, None where it certainly made none."""
+        try:
+            return await self.reconciler.find(sending)
+        except SubmissionUnknown as unknown:
+            error.args = (f"{error.message}; {unknown.message}",)
+            raise error from unknown
+        except asyncio.CancelledError:
+            _logger.warning("a lost submit was being looked for and its caller was cancelled: %s", error)
+            raise
 
     async def submit_and_hold(self, job: Job | Mapping[str, Any]) -> Prediction:
         """Submit; the slot is held until the prediction has ended, whether or not anybody awaits it."""

@@ -16,7 +16,16 @@ from .predictions import Output, Prediction
 if TYPE_CHECKING:
     from .webhooks import WebhookReceiver
 
-__all__ = ["WaitMode", "as_timeout", "checked_wait", "chosen_limits", "made", "seconds", "sources_of"]
+__all__ = [
+    "WaitMode",
+    "as_timeout",
+    "checked_on_unknown",
+    "checked_wait",
+    "chosen_limits",
+    "made",
+    "seconds",
+    "sources_of",
+]
 
 WaitMode = Literal["auto", "poll", "sync", "webhook"]
 
@@ -80,6 +89,13 @@ def checked_wait(wait: str, webhooks: WebhookReceiver | None) -> WaitMode:
     if wait == "webhook" and webhooks is None:
         raise ConfigurationError("wait = 'webhook': pass webhooks=WebhookReceiver(...), mounted in your application")
     return wait  # type: ignore[return-value]  # just checked
+
+
+def checked_on_unknown(on_unknown: str) -> bool:
+    """Whether lost submits are looked for."""
+    if on_unknown not in {"reconcile", "raise"}:
+        raise ConfigurationError(f"on_unknown = {on_unknown!r}: choose 'reconcile' or 'raise'")
+    return on_unknown == "reconcile"
 
 
 def chosen_limits(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from . import _answers, _wire
 from ._api import Api
 from ._engine import Engine
-from ._options import as_timeout, checked_wait, chosen_limits, made, seconds, sources_of
+from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
 from ._retry import Retry
 from ._stream import Flow
 from ._tasks import Tasks
@@ -73,6 +73,9 @@ class QwenImageSession:
         webhooks: A :class:`~wavespeed_qwen_async.webhooks.WebhookReceiver` mounted in your web application.
         client_session: An ``aiohttp.ClientSession`` of yours to send with; it is not closed here.
         proxy: URL of an HTTP proxy; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+        on_unknown: What happens when a submit's answer is lost. ``"reconcile"``: it is looked for in the account's
+            list of predictions, adopted if it is there, and sent again only if it is shown that it never arrived;
+            this can take minutes, and ends as ``SubmissionUnknown`` if nothing is certain. ``"raise"``: that at once.
         nsfw: What saving a flagged output does: ``"keep"`` it, ``"skip"`` it, or ``"fail"``.
         media: Further options of :class:`~wavespeed_qwen_async.media.Media` (``fit``, ``autorotate``, ``check_urls``).
         rng: Draws seeds and waits; pass a seeded ``random.Random`` to make a run repeat.
@@ -96,6 +99,7 @@ class QwenImageSession:
         webhooks: WebhookReceiver | None = None,
         client_session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
+        on_unknown: Literal["reconcile", "raise"] = "reconcile",
         nsfw: Literal["keep", "skip", "fail"] = "keep",
         media: Mapping[str, Any] | None = None,
         rng: random.Random | None = None,
@@ -121,6 +125,7 @@ class QwenImageSession:
             wait=checked_wait(wait, webhooks),
             webhooks=webhooks,
             rng=rng,
+            reconcile=checked_on_unknown(on_unknown),
         )
 
     def __repr__(self) -> str:

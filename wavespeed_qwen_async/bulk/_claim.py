@@ -1,0 +1,125 @@
+"""Which job of the journal each line of the source stands for: the same content is the same job, wherever it stands.
+
+Lines that are where they were are known by their mark alone. For the others, content decides: a line that was moved
+takes its job along, equal lines each take one job, and what is left over is new. Blocking: for the journal's thread.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from wavespeed_qwen_async.errors import InvalidJobError
+from wavespeed_qwen_async.models import Job, as_job
+
+from ._states import State
+from ._store import Known
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ._store import Row, Store
+    from .sources import SourceLine
+
+__all__ = ["Claimed", "claim", "job_of"]
+
+
+class Claimed(NamedTuple):
+    """A line of the source and its job in the journal.
+
+    Attributes:
+        row: The job's id in the journal.
+        position: The line's place, from 0.
+        line: Its number in the file.
+        state: Where the job stands.
+        job: What to send, where it is new.
+        error: Why it is none, where it was found so now.
+        changed: Another job stood at this place before, and is not in the source any more so far.
+    """
+
+    row: int
+    position: int
+    line: int | None
+    state: State
+    job: Job | None = None
+    error: InvalidJobError | None = None
+    changed: bool = False
+
+
+def claim(store: Store, start: int, lines: Sequence[SourceLine], *, again: bool) -> list[Claimed]:
+    """The jobs of some lines, the first of which is at place ``start``; what is new is written down.
+
+    ``again``: failed jobs that cost nothing, or failed for a reason that may pass, are new once more.
+    """
+    known = store.at_positions(start, start + len(lines))
+    again_rows = _to_try_again(store, known.values()) if again else set()
+    claimed = []
+    for position, line in enumerate(lines, start):
+        there = known.get(position)
+        if there is None or there.mark != line.mark:
+            there, changed = _found(store, known, position, line)
+        else:
+            changed = False
+        state = State(there.state)
+        if there.row in again_rows or (again and there.position != position and _may_again(store, there)):
+            store.again(there.row)
+            state = State.NEW
+        if state is not State.NEW:
+            claimed.append(Claimed(there.row, position, line.line, state, changed=changed))
+        else:
+            claimed.append(_new(store, there.row, position, line, changed=changed))
+    store.cursor = start + len(lines)
+    return claimed
+
+
+def _found(store: Store, known: dict[int, Known], position: int, line: SourceLine) -> tuple[Known, bool]:
+    """The job of a line that does not stand where it stood."""
+    there, digest = known.get(position), line.digest()
+    if there is not None and there.digest == digest:
+        store.place(there.row, position, line.line, line.mark)  # written differently, meaning the same
+        return there, False
+    other = store.free(digest, position)
+    if there is not None:
+        store.displace(there.row)
+    if other is None:
+        row = store.insert(position, line.line, line.mark, digest)
+        return Known(row, position, line.mark, digest, State.NEW), there is not None
+    if other.position is not None:
+        known.pop(other.position, None)
+    store.place(other.row, position, line.line, line.mark)
+    return other, False
+
+
+def _new(store: Store, row: int, position: int, line: SourceLine, *, changed: bool) -> Claimed:
+    try:
+        return Claimed(row, position, line.line, State.NEW, _seeded(store, row, line.job()), changed=changed)
+    except InvalidJobError as error:
+        return Claimed(row, position, line.line, State.NEW, error=error, changed=changed)
+
+
+def _seeded(store: Store, row: int, job: Job) -> Job:
+    """The job with the seed that was drawn for it before, where it was sent before."""
+    if job.seed is not None:
+        return job
+    inputs = store.inputs(row)
+    seed = json.loads(inputs).get("seed") if inputs else None
+    return job if seed is None else job.model_copy(update={"seed": seed})
+
+
+def _to_try_again(store: Store, known: Iterable[Known]) -> set[int]:
+    failed = [item.row for item in known if item.state == State.FAILED]
+    return {row for row, (billed, passes) in store.failures(failed).items() if billed == "no" or passes}
+
+
+def _may_again(store: Store, known: Known) -> bool:
+    return known.state == State.FAILED and bool(_to_try_again(store, [known]))
+
+
+def job_of(row: Row) -> Job | None:
+    """The job as it was sent, made again from the journal; its source images are the URLs that were sent."""
+    if not row.inputs:
+        return None
+    try:
+        return as_job({"model": row.model, **json.loads(row.inputs)})
+    except (ValueError, InvalidJobError):
+        return None

@@ -1,0 +1,59 @@
+"""What makes two jobs the same: their content, however it is written down and wherever the pictures lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wavespeed_qwen_async._inputs import is_url
+from wavespeed_qwen_async._wire import inputs_of
+
+if TYPE_CHECKING:
+    from wavespeed_qwen_async.models import Job
+
+__all__ = ["digest_of", "mark_of"]
+
+_SIZE = 16
+
+
+def mark_of(text: bytes, salt: bytes) -> bytes:
+    """A line as it stands there, and the defaults that it is read with, as a few bytes."""
+    return hashlib.blake2b(
+        text, digest_size=_SIZE, key=hashlib.md5(salt, usedforsecurity=False).digest() if salt else b""
+    ).digest()
+
+
+def digest_of(job: Job) -> bytes:
+    """The same for the same job: model, parameters, and the content of local images. Blocking where there are such."""
+    content = {"model": job.model, **inputs_of(job), "sources": [_source(source) for source in job.sources]}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_SIZE).digest()
+
+
+def _source(source: Any) -> str:
+    if isinstance(source, str) and is_url(source):
+        return source
+    if isinstance(source, bytes):
+        return "sha256:" + hashlib.sha256(source).hexdigest()
+    if isinstance(source, (str, os.PathLike)):
+        return _file(os.fspath(source))
+    pixels = hashlib.sha256(source.tobytes())  # a PIL image
+    return f"pixels:{source.mode}:{source.size}:{pixels.hexdigest()}"
+
+
+def _file(path: str) -> str:
+    try:
+        status = Path(path).stat()
+        return _content(path, status.st_size, status.st_mtime_ns)
+    except OSError:
+        return f"path:{path}"
+
+
+@lru_cache(maxsize=4096)
+def _content(path: str, _size: int, _changed: int) -> str:
+    with Path(path).open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,153 @@
+"""What a run takes up, in this order: what is paid already, then the lines of the source that are not at their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from wavespeed_qwen_async._stream import FATAL
+from wavespeed_qwen_async.errors import InsufficientCreditsError, NotSentError, WaveSpeedError
+
+from ._budget import dollars, micro
+from ._claim import claim, job_of
+from ._entry import Entry
+from ._states import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from ._claim import Claimed
+    from ._store import Row
+    from ._work import Work
+    from .sources import JobSource, SourceLine
+
+__all__ = ["Feed"]
+
+logger = logging.getLogger(__name__)
+
+_BEGUN = (State.SUBMITTED, State.DONE, State.SUBMITTING, State.UNKNOWN)
+_SHOWN = 5
+
+
+class Feed:
+    """Gives the jobs of a run, one when there is room for one."""
+
+    def __init__(self, work: Work, source: JobSource) -> None:
+        self._work = work
+        self._source = source
+        self._balance: int | None = None
+
+    async def entries(self) -> AsyncGenerator[Entry, None]:
+        """The jobs, each with its price reserved."""
+        self._balance = await self._ask_balance()
+        async with aclosing(self._begun()) as begun:
+            async for entry in begun:
+                yield entry
+        async with aclosing(self._lines()) as lines:
+            async for entry in lines:
+                yield entry
+
+    async def _ask_balance(self) -> int | None:
+        """In micro-dollars, where the API tells it; a wrong key shows here, before anything is sent."""
+        try:
+            return micro(await self._work.session.balance())
+        except (NotSentError, *FATAL):
+            raise
+        except WaveSpeedError:
+            return None
+
+    async def _begun(self) -> AsyncGenerator[Entry, None]:
+        last = 0
+        while True:
+            after = last
+            rows = await self._work.journal.read(lambda store: store.in_state(_BEGUN, after))  # noqa: B023 - read at once
+            if not rows:
+                return
+            for row in rows:
+                yield self._carried(row)
+            last = rows[-1].row
+
+    def _carried(self, row: Row) -> Entry:
+        entry = Entry(row.row, row.position, row.line, row.state, job_of(row))
+        entry.known = row
+        entry.price = row.price
+        entry.resumed = entry.reserved = True
+        self._work.budget.carry()
+        return entry
+
+    async def _lines(self) -> AsyncGenerator[Entry, None]:
+        async with aclosing(self._source.chunks()) as chunks:
+            while (chunk := await self._next(chunks)) is not None:
+                for item in await self._claimed(chunk):
+                    entry = await self._taken_up(item)
+                    if self._work.stopping.is_set():
+                        return
+                    if entry is not None:
+                        yield entry
+
+    async def _next(self, chunks: AsyncIterator[list[SourceLine]]) -> list[SourceLine] | None:
+        """The next lines; None at their end, and when the run is to stop, however long the source is thinking."""
+        work, limit = self._work, self._work.options.limit
+        room = None if limit is None else limit - work.tally.seen
+        if work.stopping.is_set() or (room is not None and room <= 0):
+            return None
+        pull = asyncio.ensure_future(_pulled(chunks))
+        stop = asyncio.ensure_future(work.stopping.wait())
+        try:
+            await asyncio.wait({pull, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (pull, stop):
+                if not task.done():
+                    task.cancel()
+            await asyncio.wait({pull, stop})
+        chunk = None if pull.cancelled() else pull.result()
+        return chunk if chunk is None or room is None else chunk[:room]
+
+    async def _claimed(self, chunk: list[SourceLine]) -> list[Claimed]:
+        work = self._work
+        start, again = work.tally.seen, work.options.retry_failed
+        claimed = await work.journal.write(lambda store: claim(store, start, chunk, again=again))
+        work.tally.seen += len(chunk)
+        changed = [item for item in claimed if item.changed]
+        if changed:
+            work.tally.changed += len(changed)
+            logger.warning(
+                "%d lines of the source are not what they were: new jobs, to be paid (lines %s%s)",
+                len(changed),
+                ", ".join(str(item.line or item.position + 1) for item in changed[:_SHOWN]),
+                ", ..." if len(changed) > _SHOWN else "",
+            )
+        return claimed
+
+    async def _taken_up(self, item: Claimed) -> Entry | None:
+        """The job of a line as far as it is to be sent, its price reserved."""
+        work = self._work
+        if item.state is State.SAVED:
+            work.tally.skipped += 1
+        if item.state is not State.NEW:
+            return None
+        job = None if item.job is None else work.engine.drawn(item.job)
+        entry = Entry(item.row, item.position, item.line, item.state, job)
+        entry.error = item.error
+        if job is None:
+            return entry
+        price = micro((await work.prices.of(job)).amount)
+        if self._balance is not None and self._balance < price and not work.tally.spent:
+            work.stop(InsufficientCreditsError(f"the balance is ${dollars(self._balance):.2f}, an image costs more"))
+            return None
+        if not await work.budget.reserve(price):
+            work.stop("budget")
+            return None
+        entry.price, entry.reserved = price, True
+        work.tally.spent += price
+        if work.stopping.is_set():
+            work.settle(entry, back=price)
+        return entry
+
+
+async def _pulled(chunks: AsyncIterator[list[SourceLine]]) -> list[SourceLine] | None:
+    async for chunk in chunks:
+        return chunk
+    return None

@@ -1,0 +1,85 @@
+"""One run of a batch: the feed, the steps of each job, and the flow between source and consumer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wavespeed_qwen_async._stream import Flow
+
+from ._budget import Budget, Prices
+from ._feed import Feed
+from ._steps import Steps
+from ._work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from wavespeed_qwen_async.names import NameTemplate
+    from wavespeed_qwen_async.session import QwenImageSession
+
+    from ._reports import BatchOutcome
+    from ._store import Counts
+    from ._work import Options
+    from .journal import Journal
+    from .sources import JobSource
+
+__all__ = ["Run"]
+
+_LAST_GRACE = 2.0  # seconds for submits under way to tell the ids of what they paid, when a run is left at once
+_RATE_WINDOW = 65.0  # seconds: the server counts over 60
+
+
+class Run:
+    """One run over an open journal."""
+
+    def __init__(
+        self,
+        session: QwenImageSession,
+        journal: Journal,
+        source: JobSource,
+        *,
+        folder: Path,
+        options: Options,
+        budget: float | None,
+        template: NameTemplate,
+        counts: Counts,
+    ) -> None:
+        money = Budget(budget, counts.cost)
+        self.work = Work(session, journal, folder, options, money, Prices(session), template)
+        self._source = source
+        self._steps = Steps(self.work)
+
+    async def outcomes(self) -> AsyncGenerator[BatchOutcome, None]:
+        """Outcomes as they come; at the end, what the source or the disk raised."""
+        work, engine = self.work, self.work.engine
+        await self._count_earlier_sends()
+        flow = Flow(Feed(work, self._source).entries(), self._steps.launch, window=work.options.window, ordered=False)
+        outcomes = flow.outcomes()
+        store, engine.media.store = engine.media.store, work.journal
+        engine.reconciler.books.append(self._held)
+        try:
+            async for outcome in outcomes:
+                if not outcome.source.withdrawn:
+                    yield outcome.source.outcome(outcome.seconds)
+        finally:
+            work.stopping.set()
+            try:
+                await outcomes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+                await self._steps.close()
+                await engine.api.exchanges.settle(_LAST_GRACE)
+            finally:
+                engine.reconciler.books.remove(self._held)
+                engine.media.store = store
+        if work.failure is not None:
+            raise work.failure
+
+    async def _held(self, ids: list[str]) -> set[str]:
+        return await self.work.journal.read(lambda store: store.held(ids))
+
+    async def _count_earlier_sends(self) -> None:
+        """The account's window goes on over a restart."""
+        now = self.work.server_now()
+        sent = await self.work.journal.read(lambda store: store.sent_since(now - _RATE_WINDOW))
+        if sent:
+            self.work.session.limits.seed(max(0.0, now - moment) for moment in sent)

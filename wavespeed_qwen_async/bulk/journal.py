@@ -1,0 +1,185 @@
+"""The journal: what is intended is on the disk before it can cost anything, what came of it right after.
+
+One thread owns the SQLite file. Moves of many jobs that come while it is at work are committed together: one fsync
+serves them all, so that being safe costs little. Each caller goes on when its own move is on the disk, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._lock import FolderLock
+from ._schema import JournalError
+from ._states import State
+from ._store import Move, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["JOURNAL_NAME", "RESULTS_NAME", "Journal", "JournalError", "Move", "State"]
+
+logger = logging.getLogger(__name__)
+
+JOURNAL_NAME = "journal.sqlite3"
+RESULTS_NAME = "results.jsonl"
+
+T = TypeVar("T")
+
+
+class Journal:
+    """The journal of one folder, locked for one run. Made by ``open``.
+
+    It is the ``UploadStore`` of its run as well: what was uploaded is known to later runs, until it expires.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: FolderLock | None = None
+        self._store: Store | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wavespeed-journal")
+        self._waiting: list[Move | Callable[[Store], Any]] = []
+        self._promise: asyncio.Future[list[Any]] | None = None
+        self._work: asyncio.Future[list[Any]] | None = None
+        self._broken: BaseException | None = None
+
+    @classmethod
+    async def open(cls, folder: Path) -> Journal:
+        """Open the journal in ``folder``, which is made where there is none.
+
+        Raises:
+            JournalError: another run is at work there; the journal is damaged or of a newer version; nothing can be
+                written there.
+        """
+        journal = cls(folder)
+        opening = asyncio.get_running_loop().run_in_executor(journal._thread, journal._open)
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            opening.add_done_callback(_seen)
+            journal._thread.submit(journal._close)  # behind the opening, however that ends
+            journal._thread.shutdown(wait=False)
+            raise
+        return journal
+
+    async def move(
+        self,
+        row: int,
+        to: State | None,
+        *,
+        price: int | None = None,
+        refund: int | None = None,
+        holds: str | None = None,
+        result: dict[str, Any] | None = None,
+        **details: Any,
+    ) -> None:
+        """Move a job to another state; it is on the disk on return.
+
+        Cancelled, the move is made all the same, only nobody waits for it.
+
+        Raises:
+            JournalError: it could not be written; then no later move can be either.
+        """
+        await self._add(Move(row, to, details, price, refund, holds, result))
+
+    async def write(self, change: Callable[[Store], T]) -> T:
+        """Make another change, among the moves and as durable as they are."""
+        answer: T = await self._add(change)
+        return answer
+
+    async def read(self, question: Callable[[Store], T]) -> T:
+        """Ask, after all moves that were made before."""
+        return await self.write(question)
+
+    async def close(self) -> None:
+        """Write what is waiting, then let go of the files and the lock."""
+        loop = asyncio.get_running_loop()
+        try:
+            while (pending := self._work or self._promise) is not None:
+                await asyncio.wait([pending])
+        finally:
+            self._broken = self._broken or JournalError("the journal is closed")
+            closing = loop.run_in_executor(self._thread, self._close)
+            self._thread.shutdown(wait=False)
+            await asyncio.shield(closing)
+
+    # --- as a store of uploads ----------------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> tuple[str, float] | None:
+        """The URL of an upload and when it expires."""
+        return await self.read(lambda store: store.upload(key))
+
+    async def put(self, key: str, url: str, expires_at: float) -> None:
+        """Remember an upload."""
+        await self.write(lambda store: store.set_upload(key, url, expires_at))
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"can't make the folder {self.folder}: {error.strerror or error}") from error
+        self._lock = FolderLock(self.folder)
+        try:
+            self._store = Store(self.folder / JOURNAL_NAME, self.folder / RESULTS_NAME)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _close(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _opened(self) -> Store:
+        if self._broken is not None:
+            raise self._broken
+        assert self._store is not None  # noqa: S101 - opened by `open`
+        return self._store
+
+    async def _add(self, change: Move | Callable[[Store], Any]) -> Any:
+        self._opened()
+        loop = asyncio.get_running_loop()
+        if self._promise is None:
+            self._promise = loop.create_future()
+            if self._work is None:
+                loop.call_soon(self._commit)  # what else comes in this pass of the loop goes along
+        place = len(self._waiting)
+        self._waiting.append(change)
+        answers = await asyncio.shield(self._promise)
+        return answers[place]
+
+    def _commit(self) -> None:
+        promise, self._promise = self._promise, None
+        if promise is None:
+            return
+        changes, self._waiting = self._waiting, []
+        self._work = asyncio.get_running_loop().run_in_executor(self._thread, self._written, changes)
+        self._work.add_done_callback(lambda done: self._committed(promise, done))
+
+    def _written(self, changes: list[Move | Callable[[Store], Any]]) -> list[Any]:
+        return self._opened().commit(changes)
+
+    def _committed(self, promise: asyncio.Future[list[Any]], work: asyncio.Future[list[Any]]) -> None:
+        self._work = None
+        error = JournalError("the journal was closed") if work.cancelled() else work.exception()
+        if error is None:
+            promise.set_result(work.result())
+        else:
+            self._broken = error
+            promise.set_exception(error)
+            promise.exception()  # seen: its waiters may all have been cancelled
+        if self._promise is not None:
+            self._commit()
+
+
+def _seen(done: asyncio.Future[None]) -> None:
+    """Its waiter is gone: its error is nobody's."""
+    if not done.cancelled():
+        done.exception()
