@@ -244,7 +244,7 @@ async def test_no_connection_is_tried_again_within_the_budget(opened, emulator):
 @pytest.mark.parametrize("action", ["drop_after", "status_after", "html", "truncate"])
 async def test_a_lost_answer_is_never_sent_again(opened, emulator, action):
     emulator.faults.add("submit", action)
-    async with opened() as session:
+    async with opened(on_unknown="raise") as session:
         with pytest.raises(SubmissionUnknown) as caught:
             await session.generate("x")
     assert caught.value.billed == "unknown"

@@ -112,7 +112,7 @@ async def test_async_sources(session):
     assert source.closed
 
 
-async def test_failing_jobs_are_outcomes(session, emulator):
+async def test_failing_jobs_are_outcomes(opened, emulator):
     emulator.faults.add("submit", "drop_after", nth=2)
     jobs = [
         {"prompt": "fine"},
@@ -122,7 +122,8 @@ async def test_failing_jobs_are_outcomes(session, emulator):
         {"prompt": "x", "image": "missing.png"},
         TextToImage(prompt="fine too"),
     ]
-    outcomes = [outcome async for outcome in session.stream(jobs, ordered=True, max_in_flight=1)]
+    async with opened(on_unknown="raise") as session:
+        outcomes = [outcome async for outcome in session.stream(jobs, ordered=True, max_in_flight=1)]
     assert [type(outcome.error) for outcome in outcomes] == [
         type(None),
         SubmissionUnknown,
