@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,11 +26,6 @@ from wavespeed_qwen_async._retry import Retry
 from wavespeed_qwen_async.models import TextToImage
 from wavespeed_qwen_async.predictions import Output, Prediction
 from wavespeed_qwen_async.provenance import Provenance, extract
-
-if TYPE_CHECKING:
-    from media_server import World
-
-    from wavespeed_qwen_async.media import Media
 
 pytestmark = pytest.mark.anyio
 
@@ -279,7 +274,7 @@ class TestTheDisk:
         fsync, replace = os.fsync, Path.replace
 
         def noted_fsync(file: int) -> None:
-            done.append("folder" if os.path.isdir(f"/proc/self/fd/{file}") else "file")
+            done.append("folder" if Path(f"/proc/self/fd/{file}").is_dir() else "file")
             fsync(file)
 
         def noted_replace(self: Path, target: Path) -> Any:
@@ -310,9 +305,8 @@ class TestTheDisk:
             await media.save(Output(world.seen[0].path and f"{world.media_url}/out/a.png"), tmp_path / "a.png")
         ).exists()
 
+    @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs /sys, where not even root may write")
     async def test_a_folder_that_can_not_be_written_is_one_clear_line(self, media, world) -> None:
-        if not Path("/sys/kernel").is_dir():
-            pytest.skip("needs /sys, where not even root may write")
         with pytest.raises(errors.DownloadError, match="can't write /sys/kernel/a.png: Permission denied"):
             await media.save(world.add("a.png", BIG), "/sys/kernel/a.png")
 
@@ -447,7 +441,7 @@ class TestWhatTheKilledLeave:
             stdout=subprocess.PIPE,
         )
         async with asyncio.timeout(30):
-            while not any(path.stat().st_size for path in tmp_path.iterdir()):
+            while not any(path.stat().st_size for path in tmp_path.iterdir()):  # noqa: ASYNC110 - a child's
                 await asyncio.sleep(0.02)
         child.send_signal(signal.SIGKILL)
         await child.communicate()

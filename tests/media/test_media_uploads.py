@@ -110,7 +110,7 @@ async def test_an_upload_is_used_until_shortly_before_its_week_is_over(world, ph
 async def test_a_cancelled_caller_leaves_the_upload_to_the_others(media, world, photo) -> None:
     world.gate = asyncio.Event()
     first, second = (asyncio.create_task(media.url_for(photo)) for _ in range(2))
-    while not world.to("/media/uploads"):
+    while not world.to("/media/uploads"):  # noqa: ASYNC110 - the other side is no task of ours
         await asyncio.sleep(0.01)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -232,41 +232,39 @@ async def test_a_file_that_changes_on_its_way_is_not_kept(media, world, photo, m
     assert list(world.uploaded.values()) == [photo.read_bytes()]
 
 
+def _patched(place: int, data: bytes) -> bytes:
+    whole = bytearray(picture())
+    whole[place : place + len(data)] = data
+    return bytes(whole)
+
+
+CONTENTS = {
+    "empty": lambda: b"",
+    "text": lambda: b"BMW is no bitmap, though it begins like one",
+    "large": lambda: padded_png(1, 20 * 2**20),
+    "bomb": lambda: _patched(16, (60_000).to_bytes(4, "big") * 2),
+    "no pixels": lambda: _patched(16, bytes(4)),
+    "cut webp": lambda: picture(kind="webp")[:-20],
+    "cut jpeg header": lambda: picture(kind="jpeg")[:100],
+}
+
+
 def _make(tmp_path: Path, what: str) -> Any:
     path = tmp_path / "source.png"
-    match what:
-        case "missing":
-            pass
-        case "folder":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case "empty":
-            path.write_bytes(b"")
-        case "text":
-            path.write_text("BMW is no bitmap, though it begins like one")
-        case "large":
-            path.write_bytes(padded_png(1, 20 * 2**20))
-        case "bomb":
-            data = bytearray(picture())
-            data[16:24] = (60_000).to_bytes(4, "big") * 2
-            path.write_bytes(data)
-        case "no pixels":
-            data = bytearray(picture())
-            data[16:20] = bytes(4)
-            path.write_bytes(data)
-        case "cut webp":
-            path.write_bytes(picture(kind="webp")[:-20])
-        case "cut jpeg header":
-            path.write_bytes(picture(kind="jpeg")[:100])
-        case "text file":
-            return io.StringIO("text")
-        case "closed file":
-            file = io.BytesIO()
-            file.close()
-            return file
-        case "number":
-            return 7
+    if what in CONTENTS:
+        path.write_bytes(CONTENTS[what]())
+    elif what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "text file":
+        return io.StringIO("text")
+    elif what == "closed file":
+        file = io.BytesIO()
+        file.close()
+        return file
+    elif what == "number":
+        return 7
     return path
 
 
