@@ -31,7 +31,18 @@ async def test_a_drop_comes_before_or_after_the_accept(client: Client, fault: st
     with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
         await client.submit()
     assert accepted(client) == effect
+    assert len(client.emulator.ledger.submit_times) == 1
     assert [entry[1:] for entry in client.emulator.ledger.faults] == [("submit", fault)]
+
+
+@using(faults=None)
+async def test_a_check_that_is_answered_with_an_error_is_a_check(client: Client) -> None:
+    created = await client.submit()
+    client.emulator.faults.add("result", "status", status=503)
+    for _ in range(2):
+        assert (await client.call("GET", f"predictions/{created['id']}/result"))[0] == 503
+        await asyncio.sleep(2)
+    assert client.emulator.ledger.spacing(created["id"]) == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize(("fault", "effect"), [("status", 0), ("status_after", 1)])

@@ -410,3 +410,12 @@ async def test_run_serves_until_it_is_told_to_stop() -> None:
         assert answer.status == 401
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
+
+
+async def test_a_body_that_is_far_too_large_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wavespeed_qwen_async.emulator import server
+
+    monkeypatch.setattr(server, "MAX_BODY", 1000)
+    status, body = await client.call("POST", T2I, json={"prompt": "x" * 1000})
+    assert (status, body["code"]) == (413, 413)
+    assert not client.emulator.ledger.accepted

@@ -8,7 +8,7 @@ from .clock import iso
 from .origin import Endpoint, Origin, read_json
 from .schema import MODELS
 from .service import RefusalError
-from .uploads import MAX_FILE, Upload, limit_for
+from .uploads import Upload, limit_for
 
 if TYPE_CHECKING:
     from aiohttp import BodyPartReader, web
@@ -211,6 +211,3 @@ def _billing(line: Billing, now: float) -> dict[str, Any]:
         "prediction": {"uuid": row.id, "model_uuid": row.model, "status": row.status(now)},
         "access_key_name": "emulator",
     }
-
-
-__all__ = ["MAX_FILE", "AccountApi"]

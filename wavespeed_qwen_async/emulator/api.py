@@ -93,7 +93,6 @@ class Api(Origin):
     async def result(self, _request: web.BaseRequest, name: str, plan: Plan) -> web.StreamResponse:
         """Tell how a task stands."""
         now = self.service.clock.now()
-        self.service.ledger.checks[name].append(now)
         prediction = self.service.store.get(name, now)
         if prediction is None or ((hide := plan.find("hide")) and now - prediction.created < hide["seconds"]):
             raise RefusalError(404, "prediction not found")

@@ -64,6 +64,14 @@ class Ledger:
     _predictions: list[Prediction] = field(default_factory=list)
     _now: Callable[[], float] = lambda: 0.0
 
+    def arrive(self, now: float, kind: str, argument: str) -> None:
+        """Write down a request, before anything is done about it."""
+        self.requests[kind] += 1
+        if kind == "result":
+            self.checks[argument].append(now)
+        elif kind == "submit":
+            self.submit_times.append(now)
+
     def accept(self, prediction: Prediction) -> None:
         """Write down an accepted submit."""
         self._predictions.append(prediction)
@@ -76,7 +84,10 @@ class Ledger:
 
     @property
     def accepted(self) -> list[Accepted]:
-        """Every accepted submit in order, deleted ones too; these were billed."""
+        """Every accepted submit in order, deleted ones too; these were billed.
+
+        Made anew at each call: for a mere count of many, take `len(ledger.accepted_times)`.
+        """
         now = self._now()
         return [
             Accepted(row.id, row.model, row.inputs, row.created, row.webhook, row.status(now))

@@ -45,11 +45,11 @@ class Origin(ABC):
         """Answer one request."""
         service, path = self.service, request.raw_path
         kind, endpoint, argument = self.route(request.method, path.partition("?")[0])
-        service.ledger.requests[kind] += 1
+        now = service.clock.now()
+        service.ledger.arrive(now, kind, argument)
         if not service.faults.rules or kind == "control":
             return await self.answer(request, kind, endpoint, argument, NOTHING)
-        elapsed = service.clock.now() - service.clock.started
-        plan = service.faults.draw(kind, path, elapsed)
+        plan = service.faults.draw(kind, path, now - service.clock.started)
         if plan is NOTHING:
             return await self.answer(request, kind, endpoint, argument, NOTHING)
         return await misbehave(self, request, (kind, endpoint, argument), plan)

@@ -51,7 +51,7 @@ def render(  # noqa: PLR0917 - called through an executor, which passes no names
     else:
         image = paint(prompt, seed, loras, size or (1024, 1024))
     # A source may be one of our own pictures: its caption must not shine through.
-    draw_caption(image, prompt, _notes(seed, loras, edited=bool(sources)), 240 if sources else 184)
+    draw_caption(image, prompt, _notes(seed, loras, edited=bool(sources)), 252 if sources else 184)
     file = BytesIO()
     image.save(file, output_format.upper(), **_SAVE[output_format])
     return file.getvalue()

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
 
@@ -15,7 +15,6 @@ from .media import Media
 from .outputs import Outputs
 from .service import Service
 from .settings import Settings
-from .uploads import MAX_FILE
 from .webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .origin import Origin
 
-STOP_TIMEOUT = 5.0
+STOP_TIMEOUT: Final = 5.0
+MAX_BODY: Final = 64 * 1024 * 1024
+"""Larger request bodies are refused with 413."""
 
 
 class _Listener:
@@ -52,7 +53,7 @@ class _Listener:
             writer: Any,
             task: asyncio.Task[None],
         ) -> web.BaseRequest:
-            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_FILE)
+            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
         self._manager = web.Server(
             self._origin.handle, request_factory=request, handler_cancellation=True, access_log=None
@@ -171,7 +172,7 @@ def create_app(emulator: Emulator | None = None, **options: Any) -> web.Applicat
         options: for a new one, see `Settings`.
     """
     served = emulator if emulator is not None else Emulator(**options)
-    app = web.Application(client_max_size=MAX_FILE)
+    app = web.Application(client_max_size=MAX_BODY)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if not served.service.api_url:

@@ -93,7 +93,6 @@ class Service:
     def accept(self, model: Model, body: bytes, webhook: str | None, plan: Plan) -> Prediction:
         """Take in a submit, or say why not; from here on it is billed."""
         now = self.clock.now()
-        self.ledger.submit_times.append(now)
         inputs, body = self._read(model, body)
         if webhook is not None:
             self._check_webhook(webhook)

@@ -60,7 +60,7 @@ class Settings:
         allow_remote: permit a host that is not loopback, and webhooks that leave this machine.
         clock_skew: seconds that the server's clock is ahead.
         seed: seed of everything that is drawn.
-        faults: what goes wrong.
+        faults: what goes wrong; nothing by default.
     """
 
     host: str = "127.0.0.1"
@@ -102,6 +102,8 @@ class Settings:
         Raises:
             ValueError: with the option at fault.
         """
+        if self.faults is None:  # for callers that pass on an option they were not given
+            self.faults = Faults(self.seed)
         if not self.allow_remote and not is_loopback(self.host):
             raise ValueError(f"host {self.host!r} is not loopback: pass allow_remote=True to let others in")
         if self.tier is not None and self.tier not in TIERS:

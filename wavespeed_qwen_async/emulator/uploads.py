@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 MAX_IMAGE: Final = 20 * 1024 * 1024
-MAX_FILE: Final = 200 * 1024 * 1024
+MAX_FILE: Final = 64 * 1024 * 1024
 
 
 @dataclass(slots=True, eq=False)
