@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ._answers import Answer
     from ._api import Api
-    from ._plan import Plan, Window
+    from ._plan import Entry, Plan, Window
     from ._tasks import Tasks
     from ._watches import Book
 
@@ -216,50 +216,56 @@ class Asker:
         """Read a window page by page, as far as it is worth it; return how many pages that took."""
         proofs = self.trust.due_proofs(began) if window.status == "completed" else {}
         window = _listing.widened(window, proofs)
-        missing, barren, number = {*window.wanted, *proofs}, 0, 0
-        last = False
-        while missing and not last and number < _MOST_PAGES:
-            number += 1
-            async with asyncio.timeout(_PAGE_TIMEOUT):
-                page = await self._api.ask(_listing.page_request(window, number), _listing.read_listing, again=False)
-            found = self._take_page(page, missing)
+        unproven, barren = set(proofs), 0
+        for number in range(1, _MOST_PAGES + 1):
+            page = await self._ask_page(window, number)
+            found = self._take_page(page, unproven)
+            if page.is_last(number):
+                break
+            missing = self._book.within(window)
+            if not missing and not unproven:
+                break
             barren = 0 if found else barren + 1
-            last = page.is_last(number)
-            if barren >= _BARREN and not last:
+            if barren >= _BARREN:
                 self._part_with(missing)
                 return number
-        if self.trust.judge(proofs, missing, _now()):
+        if self.trust.judge(proofs, unproven, _now()):
             self._tell("it does not show what single checks show")
         return number
 
-    def _take_page(self, page: _listing.Page, missing: set[str]) -> int:
+    async def _ask_page(self, window: Window, number: int) -> _listing.Page:
+        async with asyncio.timeout(_PAGE_TIMEOUT):
+            page = await self._api.ask(_listing.page_request(window, number), _listing.read_listing, again=False)
+        if page.size > _listing.HEAVY and self.trust.failed(_now(), final=True):
+            self._tell("its pages are too large")
+        return page
+
+    def _take_page(self, page: _listing.Page, unproven: set[str]) -> int:
+        """Hand over what the page tells; return of how many awaited predictions it told anything."""
         now, found = _now(), 0
         for item in page.items:
             prediction_id = item.get("id") if isinstance(item, dict) else None
             if not isinstance(prediction_id, str):
                 continue
-            if prediction_id in missing:
-                missing.discard(prediction_id)
-                found += 1
+            unproven.discard(prediction_id)
             entry = self._book.entries.get(prediction_id)
             if entry is None or item.get("status") not in FINAL_STATUSES:
                 continue
+            found += 1
             prediction = _listing.whole(item)
             if prediction is not None:
                 self._book.learn(entry, prediction, now)
                 self._book.settle(entry, prediction)
             elif not entry.single:
                 entry.single, entry.due = True, now
-        if page.size > _listing.HEAVY and self.trust.failed(now, final=True):
-            self._tell("its pages are too large")
         return found
 
-    def _part_with(self, missing: set[str]) -> None:
+    @staticmethod
+    def _part_with(missing: list[Entry]) -> None:
         """Leave to single checks what made the window so long that nothing of ours was on its pages."""
         now = _now()
-        for prediction_id in missing:
-            entry = self._book.entries.get(prediction_id)
-            if entry is not None and entry.late <= now:
+        for entry in missing:
+            if entry.late <= now:
                 entry.single = True
 
     def _sweep_failed(self, error: WaveSpeedError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._pace import SPACING
 
@@ -97,16 +97,12 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds).
-
-    ``wanted`` are those whose end is not known yet: when all of them were seen, the rest of the pages tells nothing.
-    """
+    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds)."""
 
     status: str
     after: float
     before: float
     model: str | None
-    wanted: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -135,38 +131,58 @@ def make_plan(entries: Iterable[Entry], now: float, outlook: Outlook) -> Plan:
     Those that the list can tell are left to it when they are many; of them, the one that has waited longest is
     checked singly now and then, as an audit of the list. All others are checked singly when they are due.
     """
-    plan = Plan()
-    alone: list[Entry] = []
-    listed: list[Entry] = []
-    for entry in entries:
-        if entry.deadline <= now:
-            plan.expired.append(entry)
-            continue
-        plan.wake = min(plan.wake, entry.deadline)
-        (alone if entry.single or entry.created is None else listed).append(entry)
+    plan, sorts = _sorted(entries, now)
     if now < outlook.paused:
         plan.wake = min(plan.wake, outlook.paused)
-        return plan
-    if not outlook.listing or len(listed) < FEW:
-        _check(plan, alone + listed, now, outlook)
-        return plan
-    _use_list(plan, listed, alone, now, outlook)
+    elif not outlook.listing or len(sorts.ripe) + len(sorts.young) < FEW:
+        _check(plan, sorts.alone + sorts.ripe + sorts.young, now, outlook)
+    else:
+        _use_list(plan, sorts, now, outlook)
     return plan
 
 
-def _use_list(plan: Plan, listed: list[Entry], alone: list[Entry], now: float, outlook: Outlook) -> None:
-    ripe = [entry for entry in listed if entry.look <= now]
-    if len(ripe) < FEW:
-        _check(plan, alone + ripe, now, outlook)
-        plan.wake = min(plan.wake, min((entry.look for entry in listed if entry.look > now), default=math.inf))
-        covered: list[Entry] = []
-    else:
-        covered, stragglers = _parted(ripe, now, outlook)
+class _Sorts(NamedTuple):
+    """Those that the list can't tell, those that it may tell now, those too young."""
+
+    alone: list[Entry]
+    ripe: list[Entry]
+    young: list[Entry]
+
+
+def _sorted(entries: Iterable[Entry], now: float) -> tuple[Plan, _Sorts]:
+    """A plan that knows the expired and their deadlines, and the others by sort; in one quick pass."""
+    expired: list[Entry] = []
+    alone: list[Entry] = []
+    ripe: list[Entry] = []
+    young: list[Entry] = []
+    wake = math.inf
+    for entry in entries:
+        deadline = entry.deadline
+        if deadline <= now:
+            expired.append(entry)
+            continue
+        if deadline < wake:  # noqa: PLR1730 - ten thousand calls of min() would double the cost of a plan
+            wake = deadline
+        if entry.single or entry.created is None:
+            alone.append(entry)
+        elif entry.look <= now:
+            ripe.append(entry)
+        else:
+            young.append(entry)
+    return Plan(expired=expired, wake=wake), _Sorts(alone, ripe, young)
+
+
+def _use_list(plan: Plan, sorts: _Sorts, now: float, outlook: Outlook) -> None:
+    covered: list[Entry] = []
+    stragglers = sorts.ripe
+    if len(sorts.ripe) >= FEW:
+        covered, stragglers = _parted(sorts.ripe, now, outlook)
         for entry in stragglers:
             entry.single = True
-        _check(plan, alone + stragglers, now, outlook)
-        _audit(plan, covered, now, outlook)
-    _sweep(plan, covered, listed, now, outlook)
+    _check(plan, sorts.alone + stragglers, now, outlook)
+    _audit(plan, covered, now, outlook)
+    plan.wake = min(plan.wake, min([entry.look for entry in sorts.young], default=math.inf))
+    _sweep(plan, covered, sorts.ripe + sorts.young, now, outlook)
 
 
 def _parted(ripe: list[Entry], now: float, outlook: Outlook) -> tuple[list[Entry], list[Entry]]:
@@ -195,6 +211,8 @@ def _check(plan: Plan, entries: list[Entry], now: float, outlook: Outlook) -> No
 
 
 def _audit(plan: Plan, covered: list[Entry], now: float, outlook: Outlook) -> None:
+    if not covered:
+        return
     if outlook.suspicious:
         outlook.audit = min(outlook.audit, now + SUSPICIOUS_EVERY)
     if now < outlook.audit:
@@ -231,9 +249,9 @@ def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, ou
 
 def _window(status: str, entries: list[Entry]) -> Window:
     times = [entry.created for entry in entries if entry.created is not None]
-    models = {entry.model for entry in entries}
-    model = models.pop() if len(models) == 1 else None
-    return Window(status, min(times), max(times), model or None, frozenset(entry.id for entry in entries))
+    model = entries[0].model
+    uniform = all([entry.model == model for entry in entries])  # noqa: C419 - a list is much the quicker here
+    return Window(status, min(times), max(times), (model or None) if uniform else None)
 
 
 def _due(entry: Entry) -> float:

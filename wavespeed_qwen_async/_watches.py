@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from ._plan import Window
     from .errors import WaveSpeedError
 
 __all__ = ["Book", "Watch"]
@@ -151,6 +152,14 @@ class Book:
             logger.warning(
                 "no webhook delivery has come for the last %d results: asking for them instead", self.unpushed
             )
+
+    def within(self, window: Window) -> list[Entry]:
+        """Those that a window of the list may still tell."""
+        return [
+            entry
+            for entry in self.entries.values()
+            if not entry.single and entry.created is not None and window.after <= entry.created <= window.before
+        ]
 
     def asked(self, prediction_id: str, now: float) -> None:
         """Note that a single check was answered, whether or not anybody still waits for it."""

@@ -74,8 +74,9 @@ async def test_a_broken_list_loses_and_doubles_nothing(name, jobs, in_flight):
 
 async def test_reads_that_fail_every_now_and_then_lose_nothing():
     async with Emulator(tier=None, blank=True, inference=(6.0, 12.0)) as emulator:
-        for fault, options in [("status", {"status": 503}), ("drop", {}), ("truncate", {}), ("html", {})]:
+        for fault, options in [("status", {"status": 503}), ("truncate", {}), ("html", {})]:
             emulator.faults.add(("list", "result"), fault, probability=0.05, **options)
+        emulator.faults.add("list", "drop", probability=0.05)  # a dropped GET is sent again by aiohttp itself, at once
         delays = await run(emulator, 240, 120)
     assert len(delays) == 240
     assert emulator.ledger.spacing() is None or emulator.ledger.spacing() >= 2
