@@ -205,7 +205,7 @@ def test_a_pause_that_the_window_outlasts_wastes_nothing():
     for second in range(30, 60):
         answered(window, second, second)
     assert window.wasted(80.0, 59.0) < 0.04
-    assert window.wasted(105.0, 59.0) == pytest.approx(0.5, abs=0.04)
+    assert window.wasted(105.0, 59.0) == pytest.approx(17 / 31)  # those of 30 to 45 have left, and the first
 
 
 def test_refused_ones_are_forgotten():
