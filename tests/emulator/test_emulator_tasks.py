@@ -85,6 +85,16 @@ async def test_over_the_concurrency_a_task_waits_as_created(client: Client) -> N
     assert client.emulator.ledger.peak_in_flight() == 3
 
 
+@using(tier=None, max_in_flight=3)
+async def test_however_many_wait_no_more_run_than_allowed(client: Client) -> None:
+    for seed in range(20):
+        await client.submit(seed=seed)
+    rows = list(client.emulator.service.store)
+    assert client.emulator.ledger.peak_running() == 3
+    assert [row.start for row in rows] == sorted(row.start for row in rows)
+    assert max(row.end for row in rows) > 20 * 6.0 / 3
+
+
 @using(tier="bronze")
 async def test_the_rate_is_a_strict_moving_window(client: Client) -> None:
     loop = asyncio.get_running_loop()

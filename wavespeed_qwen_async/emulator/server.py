@@ -208,10 +208,12 @@ def run(
     async def serve() -> None:
         stopped = asyncio.Event()
         async with Emulator(host=host, port=port, **options) as emulator:
-            for name in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+            with suppress(NotImplementedError):  # on Windows, where Ctrl-C raises KeyboardInterrupt instead
+                for name in (signal.SIGINT, signal.SIGTERM):
+                    asyncio.get_running_loop().add_signal_handler(name, stopped.set)
             if on_start is not None:
                 on_start(emulator)
             await stopped.wait()
 
-    asyncio.run(serve())
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve())
