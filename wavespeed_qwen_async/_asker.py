@@ -41,7 +41,9 @@ logger = logging.getLogger(__name__)
 
 _PAGE_TIMEOUT = 15.0  # seconds; a list slower than this is no help
 _MOST_PAGES = 120  # of one sweep: 12,000 predictions, more than any tier has in flight
-_BARREN = 3  # pages in a row without anybody's prediction, after which the rest is left to single checks
+_LONG = 3  # pages from which those that should long be finished are left to single checks
+_VERY_LONG = 8  # the same for all that is still awaited
+_WORTH = 4  # single checks that a page is worth
 _KEY_REFUSALS = 3  # 401s in a row, over this many seconds, after which the key is taken to be revoked
 _KEY_REFUSED_FOR = 4.0
 _ACCIDENTS = 2  # failures in a row that are taken for accidents
@@ -216,19 +218,19 @@ class Asker:
         """Read a window page by page, as far as it is worth it; return how many pages that took."""
         proofs = self.trust.due_proofs(began) if window.status == "completed" else {}
         window = _listing.widened(window, proofs)
-        unproven, barren = set(proofs), 0
+        unproven = set(proofs)
         for number in range(1, _MOST_PAGES + 1):
             page = await self._ask_page(window, number)
-            found = self._take_page(page, unproven)
+            self._take_page(page, unproven)
             if page.is_last(number):
                 break
             missing = self._book.within(window)
             if not missing and not unproven:
                 break
-            barren = 0 if found else barren + 1
-            if barren >= _BARREN:
-                self._part_with(missing)
+            if self._part_with(missing, page.in_all(number)):
                 return number
+        else:
+            return number  # the end was not reached, so nothing is proven
         if self.trust.judge(proofs, unproven, _now()):
             self._tell("it does not show what single checks show")
         return number
@@ -240,9 +242,8 @@ class Asker:
             self._tell("its pages are too large")
         return page
 
-    def _take_page(self, page: _listing.Page, unproven: set[str]) -> int:
-        """Hand over what the page tells; return of how many awaited predictions it told anything."""
-        now, found = _now(), 0
+    def _take_page(self, page: _listing.Page, unproven: set[str]) -> None:
+        now = _now()
         for item in page.items:
             prediction_id = item.get("id") if isinstance(item, dict) else None
             if not isinstance(prediction_id, str):
@@ -251,22 +252,24 @@ class Asker:
             entry = self._book.entries.get(prediction_id)
             if entry is None or item.get("status") not in FINAL_STATUSES:
                 continue
-            found += 1
             prediction = _listing.whole(item)
             if prediction is not None:
                 self._book.learn(entry, prediction, now)
                 self._book.settle(entry, prediction)
             elif not entry.single:
                 entry.single, entry.due = True, now
-        return found
 
-    @staticmethod
-    def _part_with(missing: list[Entry]) -> None:
-        """Leave to single checks what made the window so long that nothing of ours was on its pages."""
+    def _part_with(self, missing: list[Entry], pages: int) -> bool:
+        """Leave to single checks those for whom alone so many pages would be read; False: reading on is cheaper."""
         now = _now()
-        for entry in missing:
-            if entry.late <= now:
-                entry.single = True
+        late = [entry for entry in missing if entry.late <= now]
+        few = late if pages >= _LONG else missing if pages >= _VERY_LONG else []
+        if not 0 < len(few) <= _WORTH * pages:
+            return False
+        for entry in few:
+            entry.single = True
+            entry.due = max(entry.due, now + self._rng.uniform(0.5, SPACING))
+        return True
 
     def _sweep_failed(self, error: WaveSpeedError) -> None:
         now = _now()

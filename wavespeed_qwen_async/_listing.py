@@ -43,6 +43,10 @@ class Page(NamedTuple):
     total: int | None
     size: int
 
+    def in_all(self, number: int) -> int:
+        """How many pages there are at least, this being the ``number``-th."""
+        return max(number, -(-(self.total or 0) // PAGE_SIZE))
+
     def is_last(self, number: int) -> bool:
         """Whether it is the last page, being the ``number``-th."""
         if self.total is not None:

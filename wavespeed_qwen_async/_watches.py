@@ -79,9 +79,10 @@ class Book:
         """The entry of a prediction, a new one where there is none. What is not known is asked at once."""
         entry = self.entries.get(prediction_id)
         if entry is None:
-            entry = Entry(prediction_id, single=single, born=now, look=now, due=now)
+            entry = Entry(prediction_id, born=now, look=now, due=now)
             entry.asked = self._recent.pop(prediction_id, -math.inf)
             self.entries[prediction_id] = entry
+        entry.single = entry.single or single
         return entry
 
     def place(self, entry: Entry, known: Prediction, now: float, server: datetime | None) -> bool:

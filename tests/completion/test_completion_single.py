@@ -352,6 +352,25 @@ async def test_base64_is_checked_singly_however_many_there_are(server):
     assert server.requests["result"] <= 3 * 50
 
 
+async def test_a_later_watch_may_know_that_the_list_can_not_tell(server):
+    async with keeping(server) as keeper:
+        ends, predictions = Ends(), server.many(10, lambda _: 30.0)
+        for prediction in predictions:
+            keeper.watch(prediction, ends.take(prediction.id))
+            keeper.watch(prediction, ends.take(prediction.id + "b"), single=True)
+        await asyncio.sleep(60)
+    assert len(ends.all) == 20
+    assert server.requests["list"] == 0
+
+
+async def test_a_waiter_cancelled_in_the_moment_of_its_error_leaves_no_noise(server):
+    async with keeping(server) as keeper:
+        waiting = asyncio.create_task(keeper.wait(server.submitted("p", 1000.0), timeout=10.0))
+        keeper.watch(server.tasks["p"].name, lambda _: waiting.cancel(), timeout=10.0)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
 async def test_poll_mode_never_asks_for_the_list(server):
     async with keeping(server, lists=False) as keeper:
         ends = await watch_all(keeper, server.many(200))

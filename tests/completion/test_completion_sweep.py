@@ -142,6 +142,29 @@ async def test_predictions_of_yesterday_do_not_make_the_list_long(server):
     assert all(len(server.checks[prediction.id]) <= 8 for prediction in old)
 
 
+async def test_the_last_of_a_large_burst_are_checked_singly_instead_of_paging_for_them(server):
+    """3,000 submitted at once: when all but a few are there, thirty pages would be read for those."""
+    async with keeping(server) as keeper:
+        ends = await watch_all(
+            keeper, server.many(3000, lambda index: 20.0 if index % 300 == 7 else 6 + index % 60 / 10)
+        )
+    assert len(ends.all) == 3000
+    at = max(task.ends for task in server.tasks.values())
+    assert sum(at - 6 < asked for asked, _ in server.lists) < 30
+    assert max(ends.at(name) for name in server.tasks) - at < 6
+    assert sum(server.requests.values()) < 0.2 * 3000
+
+
+@pytest.mark.parametrize("total", [True, False])
+async def test_many_ids_of_a_crashed_run_are_told_by_the_list(server, total):
+    server.tell_list = lambda query: server.list_of(query, total=total)
+    async with keeping(server) as keeper:
+        old = [server.submitted(f"p{index}", 9.0, age=300 + index / 10) for index in range(1000)]
+        ends = await watch_all(keeper, old)
+    assert len(ends.all) == 1000
+    assert sum(server.requests.values()) < 100
+
+
 async def test_failed_ones_are_told_by_the_list_soon(server):
     async with keeping(server) as keeper:
         predictions = server.many(50)
