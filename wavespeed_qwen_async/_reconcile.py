@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _answers, _wire
 from ._matching import GUARD, Listing, Rival, Seen, Verdict, Wanted, fingerprint, judge
-from ._stream import FATAL
-from .errors import SubmissionUnknown, WaveSpeedError
+from .errors import AuthenticationError, PermissionDeniedError, SubmissionUnknown, WaveSpeedError
 
 if TYPE_CHECKING:
     from ._api import Api, Witness
@@ -33,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Books = Callable[[list[str]], Awaitable[set[str]]]
 
+_HOPELESS = (AuthenticationError, PermissionDeniedError)  # the list will not be read by asking again
 _CLUSTER = 600.0  # seconds: lost submits nearer to each other than this are looked for in one reading of the list
 _MOST_PAGES = 300
 _PAGE_TIMEOUT = 30.0
@@ -211,7 +211,7 @@ class Reconciler:
         except (WaveSpeedError, TimeoutError) as error:
             failure = error if isinstance(error, WaveSpeedError) else None
             for lost in cluster:
-                if isinstance(error, FATAL) or lost.once or _now() >= lost.deadline:
+                if isinstance(error, _HOPELESS) or lost.once or _now() >= lost.deadline:
                     _end(lost, _unknown(lost, "the list of predictions could not be read", failure))
             return
         cluster = [lost for lost in cluster if not lost.end.done()]
