@@ -244,8 +244,76 @@ async def test_a_cancelled_trial_is_followed_by_another():
     trial = await limits.start()
     waiter = asyncio.create_task(started_at(limits))
     await asyncio.sleep(1)
+    cancelled = now()
     trial.cancel()
-    assert await waiter == pytest.approx(now())
+    assert await waiter == cancelled
+
+
+async def test_a_trial_that_fails_begins_the_next_pause_at_once():
+    limits = quick()
+    limits.report(await limits.start(), refusal(5))
+    limits.report(await limits.start(), SubmissionUnknown("503", status=503))
+    assert (limits.snapshot().pauses, limits.snapshot().pause_reason) == (2, "server errors")
+
+
+async def test_after_a_trial_without_an_answer_no_herd_follows_either():
+    limits = Limits(max_per_minute=600, max_in_flight=10, burst=True, learn=False)
+    limits.report(await limits.start(), refusal(10))
+    waiting = [asyncio.create_task(limits.start()) for _ in range(400)]
+    await asyncio.sleep(15.01)
+    assert limits.snapshot().sent <= 3 + 50  # what those 5 s would have let go
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_nobody_overtakes_those_whose_timer_is_due_and_has_not_fired():
+    limits, loop = Limits(max_per_minute=1, max_in_flight=1), asyncio.get_running_loop()
+    limits.report(await limits.start())
+    waiting = asyncio.create_task(started_at(limits))
+    await asyncio.sleep(1)
+    assert isinstance(loop, VirtualClockLoop)
+    loop.advance(100)
+    late = asyncio.create_task(started_at(limits))
+    assert await waiting < await late
+
+
+async def test_after_a_wait_permission_is_given_without_yielding_again():
+    limits = Limits(max_per_minute=600, max_in_flight=1)
+    for take in (limits.start, limits.acquire):
+        first = await take()
+        waiting = asyncio.create_task(take())
+        cancelled = asyncio.create_task(take())
+        await asyncio.sleep(0)
+        if not isinstance(first, Send):
+            first.release()
+            cancelled.cancel()
+        (await waiting) if isinstance(first, Send) else (await waiting).release()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await asyncio.sleep(30)
+        with pytest.raises(StopIteration):
+            take().send(None)
+
+
+async def test_a_burst_of_a_whole_window_grows_with_the_rate():
+    limits = Limits(max_per_minute=2, max_in_flight=1, burst=True)
+    limits.max_per_minute = 100
+    began = now()
+    for _ in range(100):
+        limits.report(await limits.start())
+    assert now() == began
+
+
+async def test_a_timer_that_is_set_earlier_replaces_the_later_one():
+    limits = Limits(max_per_minute=1, max_in_flight=1)
+    limits.report(await limits.start())
+    waiting = [asyncio.create_task(limits.start()) for _ in range(3)]
+    await asyncio.sleep(1)
+    limits.max_per_minute = 2
+    assert sum(not timer.cancelled() for timer in asyncio.get_running_loop()._scheduled) == 1
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_one_timer_however_many_wait():
@@ -284,6 +352,22 @@ def test_on_a_second_loop_the_window_goes_on():
     assert took[0] == 0
     assert took[2] == pytest.approx(60.01 - 29.5, abs=0.1)
     assert limits.snapshot().used == 2
+
+
+def test_a_timer_of_a_loop_that_has_ended_is_not_waited_for():
+    limits = Limits(max_per_minute=1, max_in_flight=1, window=0.3)
+
+    async def leave_one_waiting() -> None:
+        limits.report(await limits.start())
+        task = asyncio.create_task(limits.start())
+        await asyncio.sleep(0.01)
+        task.cancel()
+
+    async def wait() -> None:
+        await asyncio.wait_for(limits.start(), 5)
+
+    asyncio.run(leave_one_waiting())
+    asyncio.run(wait())
 
 
 def test_seeding_without_a_clock_is_refused():
