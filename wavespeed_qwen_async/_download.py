@@ -29,6 +29,7 @@ MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 MAX_REDIRECTS = 5
 _PATIENCE = 10  # times the read timeout for one attempt: a byte a minute would else hold its place for days
 _FRESH_AFTER = 3  # failures on one URL, before the result is asked for another
+_LEAST_ATTEMPTS = 6  # two stalls of a minute each would use up the time for it, and the image is paid
 _MAX_REFUSALS = 3
 _REFUSED = frozenset({400, 401, 402, 403, 405, 406, 410, 414, 451})  # 404 is none: a CDN may lag behind the API
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -90,6 +91,20 @@ class _Received:
         self.tail = piece[-TAIL:] if len(piece) >= TAIL else (self.tail + piece)[-TAIL:]
         self.size += len(piece)
 
+    def goes_on(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether an answer is the rest of these bytes, as far as its headers tell."""
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None or self.total is None or "Content-Encoding" in response.headers:
+            return False
+        rest = self.total - self.size
+        etag = response.headers.get("ETag")
+        return (
+            (etag in {None, self.validator} or _is_date(self.validator))
+            and (int(found[1]), int(found[2])) == (self.size, self.total - 1)
+            and found[3] in {str(self.total), "*"}
+            and response.content_length in {rest, None}
+        )
+
     def check(self) -> None:
         if sniff(self.head) is None:
             raise _SpoiltError(f"the answer is no image, it begins with {self.head[:16]!r}")
@@ -142,6 +157,8 @@ class _Fetch:
                 raise
             except WaveSpeedError as error:
                 wait = self._wait(error)
+                if isinstance(error, _SpoiltError) and error.status is None:
+                    await self._restart()  # a part of something else must not be gone on with
                 if wait is None:
                     raise self._failed(error) from error
                 logger.info("a download failed and is tried again", extra={"reason": str(error)})
@@ -182,22 +199,21 @@ class _Fetch:
         # A length can be checked, and a part resumed, of the bytes as they are only.
         headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
         received = self._received
-        if received.size and received.validator:
+        if received.size and received.validator and received.total:
             headers["Range"] = f"bytes={received.size}-"
             headers["If-Range"] = received.validator
         return headers
 
     async def _open(self, response: aiohttp.ClientResponse) -> None:
-        received = self._received
-        if response.status == 206 and received.validator:  # noqa: PLR2004 - partial content
-            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if found and int(found[1]) == received.size:
-                return
-            await self._restart()
-            raise _SpoiltError("the host sent another range than the one asked for")
-        await self._restart()
+        if response.status == 206 and self._received.size:  # noqa: PLR2004 - partial content
+            if not self._received.goes_on(response):
+                raise _SpoiltError("the host sent another part than the one asked for")
+            return
         if response.status != 200:  # noqa: PLR2004 - OK; other successes carry no image
-            raise self._refusal(response)
+            if response.status == 416:  # noqa: PLR2004 - range not satisfiable
+                await self._restart()
+            raise self._refusal(response)  # what has come stays good
+        await self._restart()
         if "Content-Encoding" in response.headers:
             return
         self._received.total = response.content_length
@@ -237,7 +253,7 @@ class _Fetch:
         if self._received.size > self._most and self._received.validator:
             self._most, self._attempt, self._began = self._received.size, 1, _now()  # it gets on
         api = self._api
-        elapsed = _now() - self._began
+        elapsed = _now() - self._began if self._attempt >= _LEAST_ATTEMPTS else 0.0
         return next_wait(
             api.retry, error, attempt=self._attempt, elapsed=elapsed, submit=False, reached=True, rng=api.rng
         )
@@ -287,6 +303,10 @@ def _validator(response: aiohttp.ClientResponse) -> str | None:
     if etag.startswith('"'):
         return etag
     return None if etag else response.headers.get("Last-Modified")
+
+
+def _is_date(validator: str | None) -> bool:
+    return validator is not None and not validator.startswith('"')
 
 
 def _now() -> float:

@@ -231,6 +231,23 @@ async def _wrong_range(world: World, request: web.Request, data: bytes, behaviou
     return web.Response(status=206, body=data[7:], headers=headers)
 
 
+async def _html_range(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
+    """A gateway's page under the headers of the rest, which is cut before its end."""
+    start = request.http_range.start or 0
+    headers = {"ETag": f'"{zlib.crc32(data)}"'}
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+    page = b"<html>Please wait</html>" * 99
+    response = web.StreamResponse(status=206 if start else 200, headers=headers)
+    response.content_length = len(page) + (500 if behaviour == "cut-html-range" else 0)
+    await response.prepare(request)
+    await response.write(page)
+    if behaviour == "cut-html-range" and request.transport is not None:
+        await asyncio.sleep(0.01)
+        request.transport.abort()
+    return response
+
+
 BEHAVIOURS: dict[str, Callable[[World, web.Request, bytes, str], Awaitable[web.StreamResponse]]] = {
     "ok": _ok,
     "cut": _partly,
@@ -238,6 +255,8 @@ BEHAVIOURS: dict[str, Callable[[World, web.Request, bytes, str], Awaitable[web.S
     "wrong-length": _wrong_length,
     "html": _html,
     "wrong-range": _wrong_range,
+    "html-range": _html_range,
+    "cut-html-range": _html_range,
 }
 
 
