@@ -73,23 +73,27 @@ async def batch(
     timeout: options.Timeout = None,
 ) -> int:
     """Make every image of a file; run it again to go on where it stopped."""
-    from wavespeed_qwen_async.bulk import Batch, read_source  # noqa: PLC0415 - heavy, and --help needs none of it
+    from wavespeed_qwen_async import ConfigurationError, InvalidJobError  # noqa: PLC0415 - --help needs none of it
+    from wavespeed_qwen_async.bulk import Batch, read_source  # noqa: PLC0415
+    from wavespeed_qwen_async.names import DEFAULT_TEMPLATE  # noqa: PLC0415
 
     await asyncio.to_thread(_check, source, out, dry_run=dry_run)
-    given = {"names": names} if names is not None else {}
-    batch = Batch(
-        read_source(source, prompt=prompt),
-        out,
-        run.session,
-        budget=budget,
-        retry_failed=retry_failed,
-        resubmit_unknown=resubmit_unknown,
-        strict=strict,
-        limit=limit,
-        provenance=not no_provenance,
-        timeout=timeout,
-        **given,
-    )
+    try:
+        batch = Batch(
+            read_source(source, prompt=prompt),
+            out,
+            run.session,
+            budget=budget,
+            retry_failed=retry_failed,
+            resubmit_unknown=resubmit_unknown,
+            strict=strict,
+            limit=limit,
+            provenance=not no_provenance,
+            timeout=timeout,
+            names=DEFAULT_TEMPLATE if names is None else names,
+        )
+    except ConfigurationError as error:  # an option of this command, so bad usage
+        raise InvalidJobError(error.message) from None
     if dry_run:
         return _tell_plan(run, await batch.plan())
     return await _Report(run, batch, out).follow()
@@ -98,11 +102,15 @@ async def batch(
 def _check(source: Path, out: Path, *, dry_run: bool) -> None:
     """See before anything is sent what is certain to go wrong."""
     from wavespeed_qwen_async import InvalidJobError  # noqa: PLC0415 - heavy, and --help needs none of it
+    from wavespeed_qwen_async.bulk._formats import READERS  # noqa: PLC0415
 
     from .targets import check_room  # noqa: PLC0415
 
     if not source.exists():
         raise InvalidJobError(f"{source}: no such file or folder")
+    if not source.is_dir() and source.suffix.lower() not in READERS:
+        known = ", ".join(kind for kind in READERS if kind.startswith("."))
+        raise InvalidJobError(f"{source}: give a file that ends in {known}, or a folder of images")
     if not dry_run:
         check_room(out)
 
@@ -126,6 +134,7 @@ class _Report:
 
         run, error = self._run, None
         run.on_interrupt = self._drain
+        run.left = "interrupted: what is paid is in the journal, the same command collects it"
         run.output.journaled = True
         try:
             async with (
@@ -137,11 +146,12 @@ class _Report:
         except WaveSpeedError as fatal:
             error = fatal
         summary = self._batch.summary()
-        _tell_summary(run, summary, self._out)
+        if error is None or summary.total:
+            _tell_summary(run, summary, self._out)
         return run.output.failed(error) if error is not None else _exit_of(summary)
 
     def _drain(self) -> None:
-        in_flight = self._batch.progress().in_flight
+        in_flight = self._run.session.limits.snapshot().in_flight
         self._output.note(f"stopping: {in_flight} in flight are collected first; once more leaves at once")
         self._output.event("draining", in_flight=in_flight)
         self._batch.drain()
@@ -154,11 +164,11 @@ class _Report:
         if outcome.error is None:
             if not self._quiet(progress.total):
                 took = "collected" if outcome.resumed else f"{outcome.seconds:.1f} s"
-                self._output.line(f"{head} {outcome.path}  {took}  {money(outcome.price)}")
+                self._output.line(f"{head}  {took}  {money(outcome.price)}  {outcome.path}", whole=False)
         elif self._worth_telling(type(outcome.error).__name__):
             place = f"line {outcome.line}" if outcome.line is not None else f"job {outcome.index + 1}"
             text = why(outcome.error)
-            self._output.line(f"{head} failed: {text if text.startswith(place) else f'{place}: {text}'}")
+            self._output.line(f"{head}  failed: {text if text.startswith(place) else f'{place}: {text}'}")
         self._output.event("outcome", **_data(outcome))
 
     def _quiet(self, total: int | None) -> bool:
@@ -189,13 +199,15 @@ def _data(outcome: BatchOutcome) -> dict[str, Any]:
 def _tell_summary(run: Run, summary: BatchSummary, out: Path) -> None:
     line = run.output.line
     line(
-        f"{summary.saved} images saved in {out}, {summary.failed} failed, "
+        f"{summary.saved} {'image' if summary.saved == 1 else 'images'} saved in {out}, {summary.failed} failed, "
         f"cost {money(summary.cost)}, time {summary.seconds:.1f} s"
     )
     if summary.skipped:
         line(f"  {summary.skipped} were there before; the folder cost {money(summary.cost_total)} in all")
     for kind, count, example in summary.errors:
         line(f"  {count} x {kind}: {clean(example)}")
+    if summary.failed:
+        line("  --retry-failed sends those again that were not billed or may pass; results.jsonl has them all")
     if summary.refunded:
         line(f"  {money(summary.refunded)} of failed tasks comes back within 3 hours")
     if summary.unknown:

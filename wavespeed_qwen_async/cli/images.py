@@ -136,9 +136,12 @@ class _Making:
         """Make and save them; returns the exit code of the last failure."""
         from wavespeed_qwen_async import WaveSpeedError  # noqa: PLC0415 - heavy, and --help needs none of it
 
+        from .progress import waiting  # noqa: PLC0415
+
+        what = "waiting for an image" if len(jobs) == 1 else f"waiting for {len(jobs)} images"
         try:
-            stream = self._run.session.stream(jobs, ordered=True, timeout=timeout)
-            async with aclosing(stream) as outcomes:  # type: ignore[type-var]  # it is an async generator
+            stream: Any = self._run.session.stream(jobs, ordered=True, timeout=timeout)
+            async with waiting(self._run.output, what), aclosing(stream) as outcomes:
                 async for outcome in outcomes:
                     await self._landed(outcome)
         except WaveSpeedError as error:  # the stream repeats at its end the error that ended it

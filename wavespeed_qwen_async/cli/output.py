@@ -50,16 +50,16 @@ class Output:
         self.verbose = verbose
         self.journaled = False
         """What is paid is written down: whoever is cancelled need not be told its ids."""
-        self.above: Callable[[str], None] | None = None
-        """Prints a line above a progress bar, while there is one on the terminal."""
+        self.above: Callable[[str, bool], None] | None = None
+        """Prints a line above a progress bar, while there is one on the terminal: whole, or cut to its width."""
         for stream in (sys.stdout, sys.stderr):  # a terminal that can't show a character must not end a paid run
             with contextlib.suppress(AttributeError, ValueError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
-    def line(self, text: str) -> None:
-        """A line for people, on stdout."""
+    def line(self, text: str, *, whole: bool = True) -> None:
+        """A line for people, on stdout; above a progress bar it is cut to the terminal's width unless ``whole``."""
         if not self.as_json:
-            self._write(text, sys.stdout)
+            self._write(text, sys.stdout, whole=whole)
 
     def event(self, event: str, **data: Any) -> None:
         """A line for programs, on stdout."""
@@ -81,9 +81,9 @@ class Output:
             self._write("".join(traceback.format_exception(error)), sys.stderr)
         return code
 
-    def _write(self, text: str, stream: Any) -> None:
+    def _write(self, text: str, stream: Any, *, whole: bool = True) -> None:
         if self.above is not None and stream.isatty():
-            self.above(text)
+            self.above(text, whole)
             return
         with contextlib.suppress(BrokenPipeError):  # nobody listens any more: that is no reason to lose paid images
             stream.write(text + "\n")
@@ -175,7 +175,11 @@ def error_data(error: BaseException) -> dict[str, Any]:
 
 def why(error: WaveSpeedError) -> str:
     """An error as part of a line about one job: its message and whether it cost money."""
+    from wavespeed_qwen_async import PredictionFailed  # noqa: PLC0415 - --help needs none of it
+
     paid = {"no": "not billed", "yes": "billed", "unknown": "may be billed"}[error.billed]
+    if isinstance(error, PredictionFailed):
+        paid = "to be refunded"
     return f"{describe(error)} [{paid}]"
 
 

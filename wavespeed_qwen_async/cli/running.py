@@ -36,12 +36,14 @@ class Run:
         settings: The shared options.
         output: What to speak by.
         on_interrupt: What the first Ctrl+C or SIGTERM does; by default it cancels the command.
+        left: What is said when it was cancelled.
     """
 
     def __init__(self, settings: Settings, output: Output) -> None:
         self.settings = settings
         self.output = output
         self.on_interrupt: Callable[[], None] | None = None
+        self.left = "interrupted"
         self.interrupted = 0
         self._session: QwenImageSession | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -97,7 +99,7 @@ class Run:
         except asyncio.CancelledError:
             if not self.interrupted:
                 raise
-            self.output.note("interrupted")
+            self.output.note(self.left)
             return Exit.INTERRUPTED
 
 

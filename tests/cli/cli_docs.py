@@ -1,0 +1,55 @@
+"""What docs/cli.md shows of the command itself: ``python tests/cli/cli_docs.py --update`` writes it anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from wavespeed_qwen_async.cli.exits import MEANINGS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "cli.md"
+COMMANDS = (
+    *("generate", "edit", "batch", "download", "upload"),
+    *("status", "history", "delete", "price", "balance", "emulator"),
+)
+ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())"
+PART = re.compile(r"<!-- begin (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def help_of(command: str) -> str:
+    """What ``--help`` prints at 80 columns."""
+    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", ENTRY, command, "--help"]
+    text = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout
+    return "\n".join(row.rstrip() for row in text.splitlines()).strip("\n")
+
+
+def exit_codes() -> str:
+    """The table of exit codes."""
+    rows = "".join(f"| {code.value} | {meaning} |\n" for code, meaning in MEANINGS.items())
+    return f"| code | meaning |\n|---:|---|\n{rows}"
+
+
+def part(name: str) -> str:
+    """What stands between the marks of a part."""
+    if name == "exit codes":
+        return exit_codes()
+    return f"```text\n{help_of(name.removeprefix('help '))}\n```\n"
+
+
+def renewed(page: str) -> str:
+    """The page with each part as it should be."""
+    return PART.sub(lambda found: f"<!-- begin {found['name']} -->\n{part(found['name'])}<!-- end -->", page)
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text()
+    if "--update" in sys.argv:
+        PAGE.write_text(renewed(page))
+    sys.exit(
+        0 if renewed(page) == page or "--update" in sys.argv else "docs/cli.md is not as the command says: --update"
+    )
