@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ._make import GalleryReport, make_gallery
+from ._sweeps import make_contact_sheets
 
-__all__ = ["GalleryReport", "make_gallery"]
+__all__ = ["GalleryReport", "make_contact_sheets", "make_gallery"]
