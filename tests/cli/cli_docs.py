@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from wavespeed_qwen_async.cli.exits import MEANINGS
@@ -20,6 +21,7 @@ ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())
 PART = re.compile(r"<!-- begin (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
+@cache
 def help_of(command: str) -> str:
     """What ``--help`` prints at 80 columns."""
     environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}

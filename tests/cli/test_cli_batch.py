@@ -56,6 +56,16 @@ def test_piped_it_has_no_control_characters(wavespeed_emulator, jobs):
     assert "3 images saved in out, 1 failed" in ended.out
 
 
+def test_it_goes_on_when_nobody_listens_any_more(wavespeed_emulator, jobs, tmp_path):
+    reading, writing = os.pipe()
+    process = child("batch", jobs(*foxes(3)), stdout=writing)
+    os.close(writing)
+    os.close(reading)
+    ended = finished(process)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 3
+
+
 def test_started_again_it_pays_nothing_twice(command, wavespeed_emulator, jobs):
     source = jobs(*foxes(3))
     assert command("batch", source, "--limit", "2").code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -85,9 +86,11 @@ class Output:
         if self.above is not None and stream.isatty():
             self.above(text, whole)
             return
-        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: that is no reason to lose paid images
+        try:
             stream.write(text + "\n")
             stream.flush()
+        except BrokenPipeError:  # nobody listens any more: that is no reason to lose paid images
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     @contextlib.contextmanager
     def hearing(self) -> Iterator[None]:
