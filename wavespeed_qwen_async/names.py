@@ -198,7 +198,7 @@ def _goes_on_with_output(parts: list[_Part]) -> bool:
     if len(parts) < 3 or not _begins_with_index(parts):  # noqa: PLR2004 - index, separator, output
         return False
     separator, number = str(parts[1]), parts[2]
-    known = not any(character.isdigit() for character in separator) and separator.strip(" .") != ""
+    known = not any(character.isdigit() for character in separator)
     return known and _is_number(number, "output") and (len(parts) == 3 or _ends_number(parts[3]))  # noqa: PLR2004
 
 

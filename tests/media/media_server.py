@@ -219,7 +219,8 @@ async def _partly(world: World, request: web.Request, data: bytes, behaviour: st
 
 async def _wrong_length(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
     """A Content-Length that fits what is sent, which is not the whole: no part of HTTP tells."""
-    return web.Response(body=data[: len(data) * 2 // 3], content_type="image/png")
+    headers = {"ETag": f'"{zlib.crc32(data)}"'} if world.etags else {}
+    return web.Response(body=data[: len(data) * 2 // 3], content_type="image/png", headers=headers)
 
 
 async def _html(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
@@ -229,6 +230,18 @@ async def _html(world: World, request: web.Request, data: bytes, behaviour: str)
 async def _wrong_range(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
     headers = {"Content-Range": f"bytes 7-{len(data) - 1}/{len(data)}", "ETag": f'"{zlib.crc32(data)}"'}
     return web.Response(status=206, body=data[7:], headers=headers)
+
+
+async def _long_range(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
+    """More than the rest, without a length that would tell."""
+    start = request.http_range.start or 0
+    headers = {"ETag": f'"{zlib.crc32(data)}"', "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+    response = web.StreamResponse(status=206 if start else 200, headers=headers)
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    await response.write(data[start:] + b"and more")
+    await response.write_eof()
+    return response
 
 
 async def _html_range(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
@@ -256,6 +269,7 @@ BEHAVIOURS: dict[str, Callable[[World, web.Request, bytes, str], Awaitable[web.S
     "html": _html,
     "wrong-range": _wrong_range,
     "html-range": _html_range,
+    "long-range": _long_range,
     "cut-html-range": _html_range,
 }
 

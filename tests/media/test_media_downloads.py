@@ -113,10 +113,10 @@ class TestResume:
         assert (await media.save(output, tmp_path / "a.png")).read_bytes() == BIG
         assert [seen.headers.get("Range") for seen in world.seen] == [None, None]
 
-    @pytest.mark.parametrize("rest", ["html", "html-range", "cut-html-range", "wrong-range", "wrong-length"])
+    @pytest.mark.parametrize("rest", [*FAULTS, "html-range", "cut-html-range", "long-range"])
     async def test_what_is_no_rest_is_not_put_behind_the_part(self, media, world, tmp_path, rest) -> None:
         output = world.add("a.png", BIG)
-        world.scripts["/out/a.png"] = ["cut", rest, "cut", rest, "cut"]
+        world.scripts["/out/a.png"] = ["cut", rest, rest]
         assert (await media.save(output, tmp_path / "a.png")).read_bytes() == BIG
 
     async def test_another_version_is_taken_whole(self, media, world, tmp_path) -> None:
@@ -308,7 +308,9 @@ class TestTheDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(PartFile, "write", full)
-        with pytest.raises(errors.DownloadError, match="No space left on device; the image is paid") as caught:
+        with pytest.raises(
+            errors.DownloadError, match="^can't write .*: No space left on device; the image is paid"
+        ) as caught:
             await media.save(world.add("a.png", padded_png(1, size), "p1"), tmp_path / "a.png")
         assert (caught.value.billed, caught.value.prediction_id, caught.value.transient) == ("yes", "p1", False)
         assert "\n" not in caught.value.message

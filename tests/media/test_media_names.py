@@ -143,6 +143,12 @@ def test_the_suffix_is_letters_and_digits(ext: str, expected: str) -> None:
     assert name("{index}", ext=ext) == f"7.{expected}"
 
 
+def test_a_predictions_id_can_do_no_harm() -> None:
+    ids = {"../x": 1, "a~2": 0, "a": 1, "a\u202eb\0c": 0}
+    names = [name("{index}-{prediction}", prediction_id=each, output=output) for each, output in ids.items()]
+    assert names == ["7-..-x~2.jpg", "7-a-2.jpg", "7-a~2.jpg", "7-a-b-c.jpg"]
+
+
 def test_an_unknown_seed_is_said_as_such() -> None:
     template = NameTemplate("{index}-{seed:08d}")
     assert template.path(FOLDER, job(seed=-1), 1, "png").name == "1-random.png"

@@ -178,8 +178,24 @@ def test_every_shape_of_webp(options: dict[str, Any]) -> None:
     assert pixels(data) == pixels(target.getvalue())
     kinds = [kind for kind, *_ in riff(data)]
     assert kinds[0] == b"VP8X"
+    assert data[20] & 0x08  # there is EXIF
+    assert bool(data[20] & 0x10) == (image.mode == "RGBA")
     assert kinds.count(b"EXIF") == 1
     assert kinds.index(b"EXIF") == len(kinds) - 1 - kinds.count(b"XMP ")
+
+
+def test_an_exif_block_of_odd_length_is_padded_in_a_webp() -> None:
+    plain = picture(kind="webp")
+    read = lambda offset, length: plain[offset : offset + length]  # noqa: E731 - one line is enough
+    changes = _containers.webp_splices(read, len(plain), b"odd")
+    assert riff(b"".join(_containers.pieces(read, len(plain), changes, 100)))[-1][2] == 3
+
+
+def test_a_jfif_header_stays_in_front() -> None:
+    data = embed(picture(kind="jpeg"), made())
+    assert data[2:4] == b"\xff\xe0"
+    length = int.from_bytes(data[4:6], "big")
+    assert data[4 + length : 6 + length] == b"\xff\xe1"
 
 
 def test_what_is_after_an_image_stays_there() -> None:
