@@ -123,6 +123,8 @@ async def test_cancelled_at_the_moment_of_being_served_it_passes_the_place_on():
         await served
     (await following).release()
     assert slots.in_use == 0
+    with pytest.raises(StopIteration):  # nobody is thought to be waking up still
+        slots.acquire().send(None)
 
 
 async def test_served_in_the_pass_in_which_the_head_was_cancelled():

@@ -249,6 +249,14 @@ async def test_a_cancelled_trial_is_followed_by_another():
     assert await waiter == cancelled
 
 
+async def test_those_refused_after_the_first_lower_what_was_learned():
+    limits = Limits(max_per_minute=100, max_in_flight=10, burst=True)
+    sends = [await limits.start() for _ in range(60)]
+    for number, send in enumerate(sends):
+        limits.report(send, refusal(5) if number % 2 else None)
+    assert limits.snapshot().allowance == 30
+
+
 async def test_a_trial_that_fails_begins_the_next_pause_at_once():
     limits = quick()
     limits.report(await limits.start(), refusal(5))
