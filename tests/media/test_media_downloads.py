@@ -116,7 +116,7 @@ class TestResume:
     @pytest.mark.parametrize("rest", [*FAULTS, "html-range", "cut-html-range", "long-range"])
     async def test_what_is_no_rest_is_not_put_behind_the_part(self, media, world, tmp_path, rest) -> None:
         output = world.add("a.png", BIG)
-        world.scripts["/out/a.png"] = ["cut", rest, rest]
+        world.scripts["/out/a.png"] = ["cut", rest] if rest == "long-range" else ["cut", rest, rest]
         assert (await media.save(output, tmp_path / "a.png")).read_bytes() == BIG
 
     async def test_another_version_is_taken_whole(self, media, world, tmp_path) -> None:
