@@ -103,7 +103,7 @@ def _wrapped(text: str, width: float) -> list[str]:
 
 
 def _words(text: str, width: float) -> list[str]:
-    """Cut where a line may end: behind spaces, slashes and hyphens, around each Han, and within a word wider than a line."""
+    """Cut where a line may end: behind spaces, slashes, hyphens, around each Han, within a word wider than a line."""
     words: list[str] = []
     length = 0.0
     for char in text:
