@@ -18,7 +18,7 @@ from wavespeed_qwen_async.emulator.captions import (  # noqa: E402
     wrap,
 )
 from wavespeed_qwen_async.emulator.render import render  # noqa: E402
-from wavespeed_qwen_async.emulator.scenes import MOODS, SCENES, paint  # noqa: E402
+from wavespeed_qwen_async.emulator.scenes import MOODS, SCENES, paint, weave  # noqa: E402
 
 SMALL = (256, 256)
 
@@ -61,6 +61,14 @@ def test_every_scene_is_a_picture_of_many_colours(scene: str) -> None:
     assert image.size == (320, 240)
     assert len(image.getcolors(maxcolors=100_000)) > 500
     assert paint(prompt, 3, (), (320, 240)).tobytes() == image.tobytes()
+
+
+def test_a_larger_scale_shows_more_of_a_lora() -> None:
+    plain = Image.new("RGB", SMALL, "navy")
+    faint, strong = plain.copy(), plain.copy()
+    weave(faint, "o/ink", 0.5)
+    weave(strong, "o/ink", 2.0)
+    assert 0 < difference(plain, faint) < difference(plain, strong) / 2
 
 
 @pytest.mark.parametrize("prompt", ["a red fox", "一只红色的狐狸在雪地里", "Ωμέγα Привет", "x" * 900, "雪" * 3000])
