@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ class Sources:
         if hasattr(source, "read"):
             name = f"the file object {getattr(source, 'name', '')!s}".rstrip()
             return self._of_blob(_blob_of_bytes(_read_object(source, name), name), name)
-        if type(source).__module__.partition(".")[0] == "PIL" or hasattr(source, "tobytes"):
+        pillow = sys.modules.get("PIL.Image")  # whoever has an image of Pillow's has imported it
+        if pillow is not None and isinstance(source, pillow.Image):
             return self._of_pil(source)
         raise _invalid(f"{type(source).__name__} is no image: give a URL, a path, bytes, a file object or a PIL image")
 
@@ -123,7 +125,6 @@ class Sources:
         return Source(blob.digest + self._changes(), name, lambda: self._changed(blob, name))
 
     def _of_pil(self, image: PILImage) -> Source:
-        _pillow("a PIL image")
         _check_pixels(image.width, image.height, "the PIL image")
         digest = hashlib.sha256(f"pil {image.mode} {image.size} {image.info.get('transparency')}".encode())
         try:

@@ -17,7 +17,7 @@ from ._inputs import is_url
 from ._reach import check_reachable
 from ._sources import Sources
 from ._upload import MemoryUploads, Uploader, UploadStore
-from .errors import ConfigurationError, ContentFlaggedError, DownloadError, InvalidJobError
+from .errors import ConfigurationError, ContentFlaggedError, DownloadError, InvalidJobError, WaveSpeedError
 from .provenance import Provenance, splices
 
 if TYPE_CHECKING:
@@ -125,8 +125,11 @@ class Media:
             UploadError: one did not reach the API; the others stay uploaded.
         """
         paths = await self._workers.run(_files_in, Path(folder))
-        async with asyncio.TaskGroup() as group:
-            uploads = {path: group.create_task(self.upload(path)) for path in paths}
+        try:
+            async with asyncio.TaskGroup() as group:
+                uploads = {path: group.create_task(self.upload(path)) for path in paths}
+        except* WaveSpeedError as failures:
+            raise failures.exceptions[0] from None
         return {path: upload.result() for path, upload in uploads.items()}
 
     async def save(

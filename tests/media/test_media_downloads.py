@@ -21,7 +21,7 @@ from media_server import KEY, client, padded_png, picture
 from PIL import Image
 
 from wavespeed_qwen_async import _files, errors
-from wavespeed_qwen_async._files import PART_PATTERN, PartFile, sweep
+from wavespeed_qwen_async._files import CHUNK, PART_PATTERN, PartFile, sweep
 from wavespeed_qwen_async._retry import Retry
 from wavespeed_qwen_async.models import TextToImage
 from wavespeed_qwen_async.predictions import Output, Prediction
@@ -58,6 +58,20 @@ async def test_each_fault_is_overcome(media, world, tmp_path, fault) -> None:
     assert left_in(tmp_path) == ["fox.png"]
     world.scripts["/out/a.png"] = [fault] * 2
     assert await media.read(output) == BIG
+
+
+async def test_no_more_than_a_few_chunks_are_in_memory(media, world, tmp_path, monkeypatch) -> None:
+    data, sizes, write = padded_png(1, 19_000_000), [], PartFile.write
+
+    def noted(self: PartFile, pieces: list[bytes]) -> None:
+        sizes.append(sum(map(len, pieces)))
+        write(self, pieces)
+
+    monkeypatch.setattr(PartFile, "write", noted)
+    told = Provenance(prediction_id="p1")
+    await media.save(world.add("a.png", data), tmp_path / "a.png", provenance=told)
+    assert sum(sizes) > 2 * len(data)  # what came, and the copy with the provenance
+    assert max(sizes) < 2 * CHUNK
 
 
 async def test_stalls_do_not_use_up_the_tries(world, tmp_path) -> None:

@@ -10,7 +10,9 @@ import pytest
 from media_server import KEY, client, padded_png, picture
 from PIL import Image
 
+from wavespeed_qwen_async import _upload as upload
 from wavespeed_qwen_async import errors
+from wavespeed_qwen_async._files import CHUNK
 from wavespeed_qwen_async._retry import Retry
 from wavespeed_qwen_async._upload import KEPT, MARGIN, MemoryUploads
 
@@ -371,6 +373,31 @@ async def test_a_folder_is_uploaded_by_its_files(media, world, tmp_path) -> None
     assert [world.uploaded[url.removeprefix(world.media_url)] for url in found.values()] == [
         picture(n) for n in range(3)
     ]
+
+
+async def test_a_folder_with_something_else_in_it_names_that(media, world, tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    (tmp_path / "notes.txt").write_text("buy milk")
+    with pytest.raises(errors.InvalidJobError, match=r"notes\.txt"):
+        await media.upload_folder(tmp_path)
+    with pytest.raises(errors.InvalidJobError, match="No such file"):
+        await media.upload_folder(tmp_path / "nowhere")
+
+
+async def test_no_more_than_a_chunk_is_in_memory(media, world, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(padded_png(1, 19_000_000))
+    read, most = upload._read, []
+
+    def noted(*args: Any) -> bytes:
+        piece = read(*args)
+        most.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(upload, "_read", noted)
+    await media.url_for(path)
+    assert sum(most) == path.stat().st_size
+    assert max(most) <= CHUNK
 
 
 async def test_a_file_hashed_before_is_hashed_again_only_when_it_changed(media, world, photo, monkeypatch) -> None:
