@@ -161,7 +161,7 @@ class Asker:
             return
         due = 0.0
         if isinstance(answer, Prediction):
-            if self._book.place(entry, answer, now, self._api.transport.server_time()):
+            if self._book.place(entry, answer, now):
                 due = entry.due
             self._tell_of_status(answer.status)
         end = verdict(entry, answer, now, self._rng)
@@ -212,7 +212,7 @@ class Asker:
             self._outlook.sweeping = False
         if windows[0].status == "completed":
             self._outlook.pages = max(1, pages)
-        self.plan_at(_now())
+        self.plan_at(max(_now(), self._outlook.again))
 
     async def _read_window(self, window: Window, began: float) -> int:
         """Read a window page by page, as far as it is worth it; return how many pages that took."""
@@ -258,6 +258,7 @@ class Asker:
                 self._book.settle(entry, prediction)
             elif not entry.single:
                 entry.single, entry.due = True, now
+                self.plan_at(now)
 
     def _part_with(self, missing: list[Entry], pages: int) -> bool:
         """Leave to single checks those for whom alone so many pages would be read; False: reading on is cheaper."""

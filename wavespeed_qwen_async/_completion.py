@@ -53,9 +53,8 @@ class Keeper:
         lists: bool = True,
         pushed: bool = False,
     ) -> None:
-        self._api = api
         self._timeout = timeout
-        self._book = Book(rng)
+        self._book = Book(rng, api.transport.server_time)
         self._book.patient = pushed
         self._expects_pushes = pushed
         self._asker = Asker(api, tasks, self._book, rng, lists=lists)
@@ -101,7 +100,7 @@ class Keeper:
             self._asker.begin(now)
         entry = self._book.enter(prediction_id, now, single=single)
         if known is not None:
-            self._book.place(entry, known, now, self._api.transport.server_time())
+            self._book.place(entry, known, now)
         self._book.join(entry, watch, now)
         self._asker.plan_at(min(entry.due, entry.look, entry.deadline, now + FAILURES_EVERY))
         return watch

@@ -74,6 +74,7 @@ class Outlook:
         checking: How many single checks are on their way.
         sweeping: Whether a sweep is.
         swept: When the last sweep for completed ones started.
+        again: When the next may start.
         failures: When the next for failed ones is due.
         rare: When the next for a rarer ending is due.
         audit: When the next single check of a job that the list covers is due.
@@ -88,6 +89,7 @@ class Outlook:
     checking: int = 0
     sweeping: bool = False
     swept: float = -math.inf
+    again: float = -math.inf
     failures: float = -math.inf
     rare: float = -math.inf
     audit: float = -math.inf
@@ -181,7 +183,8 @@ def _use_list(plan: Plan, sorts: _Sorts, now: float, outlook: Outlook) -> None:
             entry.single = True
     _check(plan, sorts.alone + stragglers, now, outlook)
     _audit(plan, covered, now, outlook)
-    plan.wake = min(plan.wake, min([entry.look for entry in sorts.young], default=math.inf))
+    if not covered:  # otherwise the next sweep is soon enough for those who ripen meanwhile
+        plan.wake = min(plan.wake, min([entry.look for entry in sorts.young], default=math.inf))
     _sweep(plan, covered, sorts.ripe + sorts.young, now, outlook)
 
 
@@ -216,8 +219,7 @@ def _audit(plan: Plan, covered: list[Entry], now: float, outlook: Outlook) -> No
     if outlook.suspicious:
         outlook.audit = min(outlook.audit, now + SUSPICIOUS_EVERY)
     if now < outlook.audit:
-        plan.wake = min(plan.wake, outlook.audit)
-        return
+        return  # a sweep will come by before long
     candidates = [entry for entry in covered if entry.due <= now and entry.asked + SPACING <= now]
     if candidates and outlook.checking + len(plan.checks) < MOST_CHECKS:
         plan.checks.append(min(candidates, key=_born))
@@ -226,14 +228,14 @@ def _audit(plan: Plan, covered: list[Entry], now: float, outlook: Outlook) -> No
 
 def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, outlook: Outlook) -> None:
     if outlook.sweeping:
-        return
+        return  # its end is followed by a plan
     if covered:
-        again = outlook.swept + sweep_interval(len(covered), outlook.pages)
-        if now >= again:
+        interval = sweep_interval(len(covered), outlook.pages)
+        if now >= outlook.swept + interval:
             plan.sweeps.append(_window("completed", covered))
             outlook.swept = now
-        else:
-            plan.wake = min(plan.wake, again)
+        outlook.again = outlook.swept + interval
+        plan.wake = min(plan.wake, outlook.again)
     if outlook.patient and not covered:
         return  # failures are pushed, too
     patience = max(1.0, MANY / len(listed))

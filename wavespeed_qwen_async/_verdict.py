@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._pace import SPACING, rest
-from .errors import NotFoundError, ResultTimeout, ResultUnavailable, SessionClosedError, WaveSpeedError
+from .errors import (
+    AuthenticationError,
+    NotFoundError,
+    ResultTimeout,
+    ResultUnavailable,
+    SessionClosedError,
+    WaveSpeedError,
+)
 from .predictions import Prediction
 
 if TYPE_CHECKING:
@@ -33,6 +40,8 @@ def verdict(
     if answer.transient:
         entry.due = max(entry.due, now + (answer.retry_after or 0.0))
         return None
+    if isinstance(answer, AuthenticationError):
+        return None  # about the key: decided for all at once
     entry.refused += 1
     if entry.refused < _REFUSED and not isinstance(answer, SessionClosedError):
         return None

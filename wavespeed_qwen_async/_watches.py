@@ -65,7 +65,7 @@ class Watch:
 class Book:
     """All that is watched: one entry a prediction, however many watch it. Times are the loop's."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, server_time: Callable[[], datetime | None]) -> None:
         self.entries: dict[str, Entry] = {}
         self.paces = Paces(rng)
         self.patient = False
@@ -73,6 +73,8 @@ class Book:
         self.unpushed = 0
         """How many completed predictions were found by asking since the last push."""
         self._rng = rng
+        self._server_time = server_time
+        self._clock_read = self._clock_ahead = -math.inf
         self._recent: dict[str, float] = {}
 
     def enter(self, prediction_id: str, now: float, *, single: bool = False) -> Entry:
@@ -85,19 +87,30 @@ class Book:
         entry.single = entry.single or single
         return entry
 
-    def place(self, entry: Entry, known: Prediction, now: float, server: datetime | None) -> bool:
+    def place(self, entry: Entry, known: Prediction, now: float) -> bool:
         """Fit an entry into the schedule of its model, by its age on the server's own clock; False: it is, or can't."""
         if known.created_at is None or entry.created is not None:
             return False
         entry.model = known.model
         entry.created = known.created_at.timestamp()
-        entry.born = now - max(0.0, server.timestamp() - entry.created if server is not None else 0.0)
+        entry.born = now - max(0.0, now + self._ahead(now) - entry.created)
         schedule = self.paces[entry.model].schedule
         look, patience = (schedule.late, 2.0) if self.patient else (schedule.look, 1.0)
         entry.look = entry.born + look
         entry.late = entry.born + schedule.late * patience
         entry.due = entry.born + max(look, schedule.check) * self._rng.uniform(0.95, 1.05)
         return True
+
+    def _ahead(self, now: float) -> float:
+        """Seconds that the server's clock is ahead of the loop's; minus infinity where it never told its time.
+
+        Read anew once a second: it is told in whole seconds, and reading a date costs more than all the rest here.
+        """
+        if now - self._clock_read >= 1.0:
+            server = self._server_time()
+            self._clock_read = now if server is not None else -math.inf
+            self._clock_ahead = server.timestamp() - now if server is not None else -math.inf
+        return self._clock_ahead
 
     def join(self, entry: Entry, watch: Watch, now: float) -> None:
         """Let a watch wait for an entry. A short timeout ends with one look at least."""

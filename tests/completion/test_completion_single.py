@@ -18,6 +18,7 @@ from wavespeed_qwen_async.errors import (
     ResultTimeout,
     ResultUnavailable,
 )
+from wavespeed_qwen_async.predictions import Prediction
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +85,7 @@ async def test_times_compared_are_the_servers_own(server):
         began = now()
         await keeper.wait(server.submitted("old", 5.5, age=5.0))
         assert server.checks["old"][0] - began < 4.6
+        await asyncio.sleep(1)
         server.told_time = False
         began = now()
         await keeper.wait(server.submitted("young", 9.0, age=5.0))
@@ -318,6 +320,26 @@ async def test_a_revoked_key_is_told_to_all_soon(server):
         error = ends.of(name)
         assert isinstance(error, AuthenticationError)
         assert (error.billed, error.prediction_id) == ("yes", name)
+
+
+async def test_a_revoked_key_is_told_to_those_too_whose_turn_is_not_yet_come(server):
+    server.tell_result = lambda _: answer(None, 401)
+    async with keeping(server) as keeper:
+        began = now()
+        server.submitted("old", 0.0)
+        ends = await watch_all(keeper, [*server.many(20), Prediction(id="old")])
+        assert now() - began < 6
+    assert all(isinstance(ends.of(name), AuthenticationError) for name in server.tasks)
+    assert server.requests == {"result": 3} | ({"list": server.requests["list"]} if server.requests["list"] else {})
+
+
+async def test_refusals_of_the_key_now_and_then_are_accidents(server):
+    server.tell_result = lambda name: (
+        answer(None, 401) if server.requests["result"] % 3 == 0 else server.result_of(name)
+    )
+    async with keeping(server, lists=False) as keeper:
+        ends = await watch_all(keeper, [server.submitted(f"p{index}", 8.0 + 3 * index) for index in range(20)])
+    assert all(ends.of(name).ok for name in server.tasks)
 
 
 async def test_one_refusal_of_the_key_is_an_accident(server):
