@@ -14,7 +14,7 @@ from wavespeed_qwen_async.cli.exits import MEANINGS
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cli.md"
 COMMANDS = (
-    *("generate", "edit", "batch", "download", "upload"),
+    *("generate", "edit", "batch", "sweep", "gallery", "download", "upload"),
     *("status", "history", "delete", "price", "balance", "emulator"),
 )
 ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import account, batch, emulate, images, pictures
+from . import account, batch, emulate, gallery, images, pictures, sweep
 from .exits import Exit, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"\b\nThe key comes from WAVESPEED_API_KEY. Exit codes:\n{table()}",
 )
-for module in (images, batch, pictures, account, emulate):
+for module in (images, batch, sweep, gallery, pictures, account, emulate):
     module.register(app)
 
 

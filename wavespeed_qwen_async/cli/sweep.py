@@ -24,7 +24,7 @@ __all__ = ["register"]
 
 _AXES = "Axes (give several: each combination is made)"
 
-Prompts = Annotated[list[str] | None, typer.Argument(help="What the images should show.", metavar="[PROMPT]...")]
+Prompts = Annotated[list[str] | None, typer.Argument(help="What the images should show.", metavar="PROMPT...")]
 File = Annotated[
     Path | None,
     typer.Option("--file", "-f", help="YAML or JSON with the axes; options replace its own.", metavar="FILE"),
@@ -58,6 +58,7 @@ Images = Annotated[
     list[str] | None,
     typer.Option("--image", "-i", help="Source image of edits: file or URL.", metavar="IMAGE", rich_help_panel=_AXES),
 ]
+OutputFormat = Annotated[options.Format | None, typer.Option("--format", help="Default: jpeg.")]
 Rows = Annotated[str | None, typer.Option(help="Axis on the contact sheet's left edge.", metavar="AXIS")]
 Columns = Annotated[str | None, typer.Option(help="Axis on its upper edge.", metavar="AXIS")]
 MaxImages = Annotated[
@@ -69,7 +70,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell count, price 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    example = """wavespeed-qwen sweep "a red fox" --lora owner/ink --lora owner/oil --seed 1,2 --emulator
+    example = """wavespeed-qwen sweep "a red fox" --lora owner/ink --seed 1,2 --emulator
     wavespeed-qwen sweep --file sweep.yaml --dry-run"""
     options.command(app, example=example)(sweep)
 
@@ -85,7 +86,7 @@ async def sweep(
     size: Sizes = None,
     model: Models = None,
     image: Images = None,
-    output_format: options.OutputFormat = None,
+    output_format: OutputFormat = None,
     rows: Rows = None,
     columns: Columns = None,
     out: batch.OutFolder = Path("sweep"),
@@ -159,7 +160,7 @@ def _check_room(out: Path) -> None:
 
 
 async def _show(run: Run, table: Sweep, out: Path, code: int) -> int:
-    """Contact sheets and gallery of what there is; where a part for them is missing, the images are there all the same."""
+    """Contact sheets and gallery of what there is; without the parts that they need, the images are there still."""
     from wavespeed_qwen_async import ConfigurationError  # noqa: PLC0415 - heavy, and --help needs none of it
     from wavespeed_qwen_async.bulk.gallery import make_contact_sheets  # noqa: PLC0415
 
