@@ -217,6 +217,7 @@ class _Body(Payload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         del content_length  # always the whole
+        self._problem = ""
         try:
             file = await self._workers.run(self._blob.open)
         except OSError as error:

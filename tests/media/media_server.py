@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import random
 import struct
@@ -261,6 +262,23 @@ async def _html_range(world: World, request: web.Request, data: bytes, behaviour
     return response
 
 
+async def _gzip(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
+    """Compressed, though nobody asked for it."""
+    headers = {"Content-Encoding": "gzip", "ETag": '"1"'}
+    return web.Response(body=gzip.compress(data, 1), headers=headers)
+
+
+async def _weak(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
+    """Half, with a version that promises no equal bytes."""
+    response = web.StreamResponse(headers={"ETag": 'W/"1"', "Content-Length": str(len(data))})
+    await response.prepare(request)
+    await response.write(data[: len(data) // 2])
+    await asyncio.sleep(0.01)
+    if request.transport is not None:
+        request.transport.abort()
+    return response
+
+
 BEHAVIOURS: dict[str, Callable[[World, web.Request, bytes, str], Awaitable[web.StreamResponse]]] = {
     "ok": _ok,
     "cut": _partly,
@@ -269,6 +287,8 @@ BEHAVIOURS: dict[str, Callable[[World, web.Request, bytes, str], Awaitable[web.S
     "html": _html,
     "wrong-range": _wrong_range,
     "html-range": _html_range,
+    "gzip": _gzip,
+    "weak": _weak,
     "long-range": _long_range,
     "cut-html-range": _html_range,
 }

@@ -133,6 +133,19 @@ class TestResume:
         world.scripts["/out/a.png"] = ["cut", rest] if rest == "long-range" else ["cut", rest, rest]
         assert (await media.save(output, tmp_path / "a.png")).read_bytes() == BIG
 
+    @pytest.mark.parametrize("first", ["weak", "gzip"])
+    async def test_a_part_of_uncertain_bytes_is_not_gone_on_with(self, media, world, tmp_path, first) -> None:
+        output = world.add("a.png", BIG)
+        world.scripts["/out/a.png"] = [first]
+        assert (await media.save(output, tmp_path / "a.png")).read_bytes() == BIG
+        assert not any("Range" in seen.headers for seen in world.seen)
+
+    async def test_a_part_that_the_host_has_no_rest_for_is_dropped(self, media, world, tmp_path) -> None:
+        output = world.add("a.png", BIG)
+        world.scripts["/out/a.png"] = ["cut", "416"]
+        assert (await media.save(output, tmp_path / "a.png")).read_bytes() == BIG
+        assert ["Range" in seen.headers for seen in world.seen] == [False, True, False]
+
     async def test_another_version_is_taken_whole(self, media, world, tmp_path) -> None:
         output = world.add("a.png", BIG)
         world.scripts["/out/a.png"] = ["cut"]
@@ -262,6 +275,11 @@ async def test_what_is_too_large_is_not_taken(world, tmp_path, told) -> None:
             await made.media.save(output, tmp_path / "a.png")
     assert len(world.seen) == 1
     assert left_in(tmp_path) == []
+
+
+async def test_an_output_of_nothing(media, tmp_path) -> None:
+    with pytest.raises(errors.DownloadError, match="neither URL nor data"):
+        await media.save(Output(None), tmp_path / "a.png")
 
 
 async def test_a_url_that_can_not_be_read(media, tmp_path) -> None:

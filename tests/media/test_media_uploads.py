@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -373,6 +374,49 @@ async def test_a_folder_is_uploaded_by_its_files(media, world, tmp_path) -> None
     assert [world.uploaded[url.removeprefix(world.media_url)] for url in found.values()] == [
         picture(n) for n in range(3)
     ]
+
+
+async def test_a_file_that_goes_away_before_it_is_sent(media, world, photo, monkeypatch) -> None:
+    read = media._sources.read
+
+    def read_then_remove(source: Any) -> Any:
+        found = read(source)
+        photo.unlink()
+        return found
+
+    monkeypatch.setattr(media._sources, "read", read_then_remove)
+    with pytest.raises(errors.UploadError, match="No such file"):
+        await media.url_for(photo)
+
+
+async def test_a_damaged_image_is_found_where_it_must_be_decoded(world, tmp_path) -> None:
+    cut = picture(size=(900, 700))[:3000]
+    lazy = Image.open(io.BytesIO(cut))
+    async with client(world, fit=100) as made:
+        for source in (cut, lazy):
+            with pytest.raises(errors.InvalidJobError, match=r"can't be (decoded|read)"):
+                await made.media.url_for(source)
+    assert world.seen == []
+
+
+async def test_a_url_needs_no_upload(media) -> None:
+    with pytest.raises(errors.InvalidJobError, match="needs no upload"):
+        await media.upload("https://example.com/a.png")
+
+
+async def test_the_store_can_be_changed_for_a_run(media, world, photo) -> None:
+    plain, media.store = media.store, MemoryUploads()
+    await media.url_for(photo)
+    media.store = plain
+    await media.url_for(photo)
+    assert len(world.to("/put/")) == 2
+
+
+async def test_without_pillow_fit_says_what_to_install(world, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(errors.ConfigurationError, match=r"wavespeed-qwen-async\[images\]"):
+        async with client(world, fit=100):
+            pass
 
 
 async def test_a_folder_with_something_else_in_it_names_that(media, world, tmp_path) -> None:
