@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "types", "tests", "slow"]
+nox.options.sessions = ["lint", "types", "tests", "slow", "vendor"]
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -40,6 +43,20 @@ def slow(session: nox.Session) -> None:
     """The chaos and soak tests, on the built wheel too."""
     _on_the_wheel(session)
     session.run("pytest", "-m", "slow", "--timeout", "900", *session.posargs)
+
+
+@nox.session
+def vendor(session: nox.Session) -> None:
+    """The vendor's own published clients, unmodified, against the emulator; those for Node.js where npm is."""
+    session.install(".[emulator]", "wavespeed==2.0.5")
+    script = ["python", "tests/contract/vendor_clients.py"]
+    if shutil.which("npm"):
+        folder = str(Path(session.create_tmp()).resolve())
+        session.run(
+            "npm", "install", "--silent", "--prefix", folder, "wavespeed@0.3.2", "@wavespeed/cli@0.2.2", external=True
+        )
+        script += ["--node", folder, "--require"]
+    session.run(*script)
 
 
 @nox.session
