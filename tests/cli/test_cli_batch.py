@@ -299,6 +299,7 @@ def test_the_pace_is_measured_from_the_first_end_on():
     pace.take(0.0, 0)
     assert pace.per_minute == 0.0
     pace.take(8.0, 1)
+    pace.take(9.0, 5)
     assert pace.per_minute == 0.0
     pace.take(11.0, 7)
     assert pace.per_minute == 120.0
