@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from . import _answers, _wire
@@ -35,6 +35,9 @@ Books = Callable[[list[str]], Awaitable[set[str]]]
 _HOPELESS = (AuthenticationError, PermissionDeniedError)  # the list will not be read by asking again
 _CLUSTER = 600.0  # seconds: lost submits nearer to each other than this are looked for in one reading of the list
 _MOST_PAGES = 300
+# The list counts in nanoseconds, a datetime in microseconds: pinned a hair too early, the newest item would leave the
+# first page, all others move up by one, and the first of the second page would never be seen.
+_TICK = timedelta(microseconds=1)
 _PAGE_TIMEOUT = 30.0
 
 
@@ -269,7 +272,7 @@ class Reconciler:
             if not fresh or (times and min(times).timestamp() < since):
                 return found
             if end is None and times:
-                end = max(times)
+                end = max(times) + _TICK
         raise SubmissionUnknown(f"the list has more than {_MOST_PAGES} pages of predictions of that time")
 
     def _shows_all(self, found: Mapping[str, Prediction], since: float, newest: float) -> bool:

@@ -165,6 +165,18 @@ async def test_it_is_found_behind_many_pages_that_grow_while_they_are_read(opene
     assert len(emulator.ledger.accepted) == 351
 
 
+@pytest.mark.parametrize("newer", [99, 100, 101, 199, 200])
+async def test_it_is_found_at_the_edges_of_pages(opened, emulator, newer):
+    async with opened(1) as session, opened(2) as other:
+        emulator.faults.add("submit", "drop_after", times=1)
+        lost = asyncio.create_task(session.submit(TextToImage(prompt="found")))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(other.submit(TextToImage(prompt=f"{n}")) for n in range(newer)))
+        assert now() - emulator.ledger.accepted_times[0] < 0.5, "before the first look"
+        await lost
+    assert len(emulator.ledger.accepted) == newer + 1
+
+
 async def test_a_wrong_key_ends_the_search_at_once(session, emulator):
     emulator.faults.add("submit", "drop_after")
     emulator.faults.add("list", "status", status=401)
