@@ -201,6 +201,7 @@ class Asker:
                 read = await self._read_window(window, began)
                 pages += read if window.status == "completed" else 0
             self.trust.answered(_now())
+            self._failures = 0
         except WaveSpeedError as error:
             self._sweep_failed(error)
         except TimeoutError:
@@ -274,10 +275,8 @@ class Asker:
 
     def _sweep_failed(self, error: WaveSpeedError) -> None:
         now = _now()
-        if isinstance(error, RateLimitError):
-            self._weigh(error, now)
-        elif isinstance(error, NotSentError):
-            pass  # the network's fault, not the list's; single checks fare no better, and will tell
+        if isinstance(error, RateLimitError | NotSentError):
+            self._weigh(error, now)  # no fault of the list's: single checks would fare no better
         elif self.trust.failed(now, final=not error.transient):
             self._tell(error.message)
 
