@@ -55,13 +55,10 @@ class Journal:
                 written there.
         """
         journal = cls(folder)
-        opening = asyncio.get_running_loop().run_in_executor(journal._thread, journal._open)
         try:
-            await asyncio.shield(opening)
+            await _to_its_end(asyncio.get_running_loop().run_in_executor(journal._thread, journal._open))
         except BaseException:
-            opening.add_done_callback(_seen)
-            journal._thread.submit(journal._close)  # behind the opening, however that ends
-            journal._thread.shutdown(wait=False)
+            await journal._let_go()
             raise
         return journal
 
@@ -96,15 +93,12 @@ class Journal:
 
     async def close(self) -> None:
         """Write what is waiting, then let go of the files and the lock."""
-        loop = asyncio.get_running_loop()
         try:
             while (pending := self._work or self._promise) is not None:
-                await asyncio.wait([pending])
+                await _to_its_end(pending, raising=False)
         finally:
             self._broken = self._broken or JournalError("the journal is closed")
-            closing = loop.run_in_executor(self._thread, self._close)
-            self._thread.shutdown(wait=False)
-            await asyncio.shield(closing)
+            await self._let_go()
 
     # --- as a store of uploads ----------------------------------------------------------------------------------------
 
@@ -117,6 +111,11 @@ class Journal:
         await self.write(lambda store: store.set_upload(key, url, expires_at))
 
     # --- the thread ---------------------------------------------------------------------------------------------------
+
+    async def _let_go(self) -> None:
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+        await _to_its_end(closing)
 
     def _open(self) -> None:
         try:
@@ -179,7 +178,17 @@ class Journal:
             self._commit()
 
 
-def _seen(done: asyncio.Future[None]) -> None:
-    """Its waiter is gone: its error is nobody's."""
-    if not done.cancelled():
-        done.exception()
+async def _to_its_end(work: asyncio.Future[Any], *, raising: bool = True) -> None:
+    """Wait for a thread's work. Cancelled, wait on and be cancelled then: files and locks are never left half open."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not work.cancelled():
+            work.exception()  # seen: cancelled comes first
+        raise cancelled
+    if raising:
+        work.result()

@@ -1,0 +1,167 @@
+"""What durability costs: jobs/s with and without a journal, and how fast a journal of a million rows resumes.
+
+    python benchmarks/durable.py throughput [JOBS]    zero-latency server in a process of its own, fsync on
+    python benchmarks/durable.py resume [ROWS]        a folder with ROWS saved jobs and one new line behind them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+from wavespeed_qwen_async import Limits, QwenImageSession
+from wavespeed_qwen_async.bulk import Batch
+from wavespeed_qwen_async.bulk._digests import mark_of
+from wavespeed_qwen_async.bulk._states import State
+from wavespeed_qwen_async.bulk.journal import JOURNAL_NAME, RESULTS_NAME
+from wavespeed_qwen_async.bulk._store import Store
+
+IN_FLIGHT = 200
+SERVER = """
+import asyncio
+from wavespeed_qwen_async.emulator import Emulator
+async def main():
+    async with Emulator(inference=(0.0, 0.0), blank=True) as emulator:
+        print(emulator.url, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+class Server:
+    def __enter__(self) -> str:
+        self.child = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+        return self.child.stdout.readline().strip()
+
+    def __exit__(self, *_: object) -> None:
+        self.child.kill()
+        self.child.wait()
+
+
+def opened(url: str) -> QwenImageSession:
+    limits = Limits(max_per_minute=10_000_000, max_in_flight=IN_FLIGHT, burst=True, downloads=64)
+    return QwenImageSession(api_key="k", base_url=url, limits=limits)
+
+
+def prompts(count: int):
+    return ({"prompt": f"picture {number}", "size": "256*256"} for number in range(count))
+
+
+async def without_journal(url: str, folder: Path, count: int) -> float:
+    """The same work by `stream`: submitted, awaited, saved, as many at a time."""
+    async with opened(url) as session:
+        saving: set[asyncio.Task] = set()
+        began = time.perf_counter()
+        async with aclosing(session.stream(prompts(count))) as outcomes:
+            async for outcome in outcomes:
+                name = f"{outcome.index:06d}.jpg"
+                saving.add(task := asyncio.create_task(outcome.prediction.save(folder / name)))
+                task.add_done_callback(saving.discard)
+                if len(saving) >= 64:
+                    await asyncio.wait(saving, return_when=asyncio.FIRST_COMPLETED)
+        while saving:
+            await asyncio.wait(saving)
+        return count / (time.perf_counter() - began)
+
+
+async def with_journal(url: str, folder: Path, count: int) -> float:
+    async with opened(url) as session:
+        batch = Batch(prompts(count), folder, session, provenance=False)
+        began = time.perf_counter()
+        async with aclosing(batch.run()) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.ok, outcome.error
+        return count / (time.perf_counter() - began)
+
+
+def throughput(count: int) -> None:
+    rates: dict[str, list[float]] = {"without": [], "with": []}
+    for turn in range(4):  # the first warms up; alternating, since the machine is shared
+        for name, work in (("without", without_journal), ("with", with_journal)):
+            with Server() as url, tempfile.TemporaryDirectory(dir=".") as folder:
+                rate = asyncio.run(work(url, Path(folder), count))
+            if turn:
+                rates[name].append(rate)
+            print(f"{name:>8} a journal: {rate:7.1f} jobs/s")
+    best = {name: max(values) for name, values in rates.items()}
+    print(f"best of 3: {best['with']:.1f} of {best['without']:.1f} jobs/s = {best['with'] / best['without']:.0%}")
+
+
+def prepare(folder: Path, rows: int) -> Path:
+    """A source of ROWS lines, all saved, and one more; the journal as a run leaves it."""
+    source, out = folder / "jobs.jsonl", folder / "out"
+    out.mkdir()
+    store = Store(out / JOURNAL_NAME, out / RESULTS_NAME)
+    database = store._database
+    with source.open("w") as file:
+        database.execute("BEGIN")
+        for number in range(rows):
+            inputs = {"prompt": f"picture {number} of a rather long prompt, as people write them, " * 3, "seed": number}
+            line = json.dumps(inputs)
+            file.write(line + "\n")
+            mark = mark_of(line.encode(), b"")
+            database.execute(
+                "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, 25000, 0)",
+                (number + 1, number, number + 1, mark, mark, int(State.SAVED)),
+            )
+            name = f"{number:06d}-picture-{number}-of-a-rather-long-prompt-{number}.jpg"
+            database.execute(
+                "INSERT INTO details (row, model, inputs, sent_at, prediction_id, path, seconds, lines) "
+                "VALUES (?, ?, ?, ?, ?, ?, 8.0, 1)",
+                (number + 1, "wavespeed-ai/qwen-image/text-to-image-lora", line, 1e9, f"{number:032x}", name),
+            )
+            database.execute("INSERT INTO held VALUES (?, ?)", (f"{number:032x}", number + 1))
+            database.execute("INSERT INTO files VALUES (?, ?)", (name, number + 1))
+        database.execute("COMMIT")
+        file.write('{"prompt": "the new one"}\n')
+    store.close()
+    return source
+
+
+async def first_submit(url: str, source: Path, out: Path) -> None:
+    began = time.perf_counter()
+    async with opened(url) as session:
+        send = session._api.transport.send
+
+        async def noticed(request, **options):
+            if request.kind == "submit":
+                print(f"first submit after {time.perf_counter() - began:.2f} s")
+            return await send(request, **options)
+
+        session._api.transport.send = noticed
+        batch = Batch(source, out, session)
+        async with aclosing(batch.run()) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.ok, outcome.error
+    print(f"whole run {time.perf_counter() - began:.2f} s; {batch.summary().skipped} skipped, {batch.summary().saved} saved")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def resume(rows: int) -> None:
+    with tempfile.TemporaryDirectory(dir=".") as folder, Server() as url:
+        command = [sys.executable, __file__, "_resume", folder, url]
+        subprocess.run([sys.executable, __file__, "_prepare", folder, str(rows)], check=True)
+        size = (Path(folder) / "out" / JOURNAL_NAME).stat().st_size
+        print(f"{rows} rows, journal {size / 1e6:.0f} MB")
+        subprocess.run(command, check=True)  # in a process of its own: its memory is what is measured
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["throughput", *count]:
+            throughput(int(count[0]) if count else 2000)
+        case ["resume", *rows]:
+            resume(int(rows[0]) if rows else 1_000_000)
+        case ["_prepare", folder, rows]:
+            prepare(Path(folder), int(rows))
+        case ["_resume", folder, url]:
+            asyncio.run(first_submit(url, Path(folder) / "jobs.jsonl", Path(folder) / "out"))
+        case _:
+            sys.exit(__doc__)

@@ -1,0 +1,253 @@
+"""How a run is ended: drained, left, cancelled at any moment; by its disk, its folder, its source."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+from contextlib import aclosing
+
+import pytest
+from durable import images, prompts, results
+
+from wavespeed_qwen_async import ConfigurationError, DownloadError, Limits
+from wavespeed_qwen_async._files import PartFile
+from wavespeed_qwen_async.bulk import Batch, JournalError
+from wavespeed_qwen_async.bulk._store import Store
+from wavespeed_qwen_async.bulk.journal import JOURNAL_NAME
+from wavespeed_qwen_async.emulator.blank import blank_image
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_drained_it_collects_what_is_paid_and_sends_no_more(opened, run, write, folder, emulator):
+    source = write(*prompts(200))
+    async with opened() as session:
+        batch = Batch(source, folder, session, max_in_flight=20)
+        collected = []
+        async with aclosing(batch.run()) as outcomes:
+            async for outcome in outcomes:
+                collected.append(outcome)
+                if len(collected) == 5:
+                    batch.drain()
+                    sent = emulator.ledger.requests["submit"]
+                    assert batch.progress().state == "draining"
+    assert emulator.ledger.requests["submit"] == sent
+    assert len(collected) == len(emulator.ledger.accepted) == len(images(folder))
+    assert all(outcome.ok for outcome in collected)
+    assert batch.summary().stopped == "drained"
+    batch, rest = await run(source)
+    assert len(rest) == 200 - len(collected)
+    assert len(emulator.ledger.accepted) == 200
+
+
+async def test_drained_at_a_slow_rate_it_does_not_wait_for_its_turns(opened, write, folder, emulator):
+    async with opened(limits=Limits(max_per_minute=2, max_in_flight=50)) as session:
+        batch = Batch(write(*prompts(50)), folder, session)
+        began = asyncio.get_running_loop().time()
+        async with aclosing(batch.run()) as outcomes:
+            async for _ in outcomes:
+                batch.drain()
+        assert asyncio.get_running_loop().time() - began < 60
+    assert batch.summary().stopped == "drained"
+
+
+async def test_drained_before_it_runs_and_while_its_source_thinks(opened, folder, emulator):
+    async def thinking():
+        yield {"prompt": "a"}
+        await asyncio.sleep(10_000)
+        yield {"prompt": "b"}
+
+    async with opened() as session:
+        batch = Batch(thinking(), folder, session)
+        asyncio.get_running_loop().call_later(100, batch.drain)
+        began = asyncio.get_running_loop().time()
+        async with aclosing(batch.run()) as outcomes:
+            assert len([outcome async for outcome in outcomes]) == 1
+        assert asyncio.get_running_loop().time() - began < 200
+        batch = Batch(prompts(3), folder, session)
+        batch.drain()
+        async with aclosing(batch.run()) as outcomes:
+            assert [outcome async for outcome in outcomes] == []
+    assert len(emulator.ledger.accepted) == 1
+
+
+@pytest.mark.parametrize("after", [0.0, 0.001, 0.01, 0.1, 1.0, 5.0, 7.0, 9.0, 11.0, 13.0])
+async def test_cancelled_at_any_moment_the_next_run_goes_on(opened, run, write, folder, emulator, after):
+    emulator.faults.add("submit", "drop_after", every=7)
+    emulator.faults.add("submit", "drop", every=11)
+    source = write(*prompts(40))
+
+    async def first():
+        async with opened() as session:
+            batch = Batch(source, folder, session, max_in_flight=10)
+            async with aclosing(batch.run()) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+    task = asyncio.create_task(first())
+    await asyncio.sleep(after)
+    began = asyncio.get_running_loop().time()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asyncio.get_running_loop().time() - began < 3, "it leaves at once"
+    batch, _ = await run(source)
+    assert len(images(folder)) == 40
+    assert batch.summary().saved + batch.summary().skipped == 40
+    assert len(emulator.ledger.accepted) == 40
+    assert not emulator.ledger.doubles()
+    assert sorted(line["index"] for line in results(folder)) == list(range(40))
+
+
+def full(*_args, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_disk_that_fills_while_images_are_saved(run, write, folder, emulator, monkeypatch):
+    source = write(*prompts(60))
+    original, saved = PartFile.finish, []
+
+    def finish(part, target, **options):
+        saved.append(target)
+        return full() if len(saved) > 5 else original(part, target, **options)
+
+    monkeypatch.setattr(PartFile, "finish", finish)
+    with pytest.raises(DownloadError, match="No space left"):
+        await run(source, max_in_flight=10)
+    paid = len(emulator.ledger.accepted)
+    assert paid <= 5 + 2 * 10 + 1, "nothing paid after it"
+    monkeypatch.undo()
+    _, outcomes = await run(source)
+    assert all(outcome.ok for outcome in outcomes)
+    assert len(images(folder)) == 60
+    assert len(emulator.ledger.accepted) == 60
+
+
+async def test_a_disk_that_fills_under_the_journal(run, write, folder, emulator, monkeypatch):
+    source = write(*prompts(60))
+    original, commits = Store.commit, []
+
+    def commit(store, moves):
+        commits.append(len(moves))
+        if len(commits) > 8:
+            monkeypatch.setattr(Store, "apply", broken)
+        return original(store, moves)
+
+    def broken(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Store, "commit", commit)
+    with pytest.raises(JournalError, match="no room on the disk"):
+        await run(source, max_in_flight=10)
+    before = len(emulator.ledger.accepted)
+    assert before <= 20
+    monkeypatch.undo()
+    _, outcomes = await run(source)
+    assert len(images(folder)) == 60
+    assert len(emulator.ledger.accepted) == 60
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+async def test_a_read_only_folder_as_another_user(run, write, folder, emulator):
+    folder.mkdir(mode=0o500)
+    with pytest.raises(JournalError, match="can't write"):
+        await run(write(*prompts(3)))
+    assert emulator.ledger.requests["submit"] == 0
+
+
+async def test_a_folder_that_cannot_be_written(run, write, folder, emulator, monkeypatch):
+    def refused(*_args, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    folder.write_text("a file where the folder should be")
+    with pytest.raises(JournalError, match="can't make the folder"):
+        await run(write(*prompts(3)))
+    folder.unlink()
+    monkeypatch.setattr("wavespeed_qwen_async.bulk._lock.os.open", refused)
+    with pytest.raises(JournalError, match="can't write into .*Permission denied"):
+        await run(write(*prompts(3)))
+    monkeypatch.undo()
+    assert emulator.ledger.requests["submit"] == 0
+
+
+async def test_a_damaged_journal_stops_before_anything_is_paid(run, write, folder, emulator):
+    source = write(*prompts(5))
+    await run(source)
+    data = bytearray((folder / JOURNAL_NAME).read_bytes())
+    data[100:3000] = b"\xff" * 2900
+    (folder / JOURNAL_NAME).write_bytes(data)
+    with pytest.raises(JournalError, match="is damaged"):
+        await run(source)
+    assert len(emulator.ledger.accepted) == 5
+    assert len(images(folder)) == 5
+
+
+async def test_a_newer_journal_is_refused(run, write, folder, emulator):
+    source = write(*prompts(5))
+    await run(source)
+    with sqlite3.connect(folder / JOURNAL_NAME) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(JournalError, match="version 99"):
+        await run(source)
+    assert len(emulator.ledger.accepted) == 5
+
+
+async def test_two_runs_on_one_folder_are_refused(opened, write, folder, emulator):
+    source = write(*prompts(20))
+    async with opened() as session, opened() as other:
+        async with aclosing(Batch(source, folder, session).run()) as outcomes:
+            await anext(outcomes)
+            with pytest.raises(JournalError, match="another run"):
+                await anext(Batch(source, folder, other).run())
+            assert len([outcome async for outcome in outcomes]) == 19
+    assert len(emulator.ledger.accepted) == 20
+
+
+async def test_a_source_that_changes_under_the_run(run, write, folder, emulator, monkeypatch):
+    monkeypatch.setattr("wavespeed_qwen_async.bulk.sources._CHUNK", 50)
+    source = write(*prompts(150))
+    task = asyncio.create_task(run(source, session={"max_in_flight": 20}))
+    await asyncio.sleep(30)
+    with source.open("a") as file:
+        file.write('{"prompt": "one more"}\n')
+    with pytest.raises(ConfigurationError, match="was changed while it was read"):
+        await task
+    accepted = len(emulator.ledger.accepted)
+    assert accepted == len(images(folder)) <= 100, "what was paid is collected, no more is paid"
+    _, outcomes = await run(source)
+    assert accepted + len(outcomes) == 151 == len(emulator.ledger.accepted)
+
+
+async def test_a_source_that_raises_ends_after_what_is_paid(run, folder, emulator):
+    def failing():
+        yield from prompts(20)
+        raise RuntimeError("the source's own")
+
+    with pytest.raises(RuntimeError, match="own"):
+        await run(failing())
+    assert len(emulator.ledger.accepted) == len(images(folder)) == 16, "a chunk that came whole"
+    _, outcomes = await run(prompts(20))
+    assert len(outcomes) == 4
+
+
+async def test_uploads_are_known_to_the_next_run(run, write, tmp_path, emulator):
+    for name, side in (("a.png", 256), ("b.png", 300)):
+        (tmp_path / name).write_bytes(blank_image(side, side, "png"))
+    jobs = [{"prompt": f"{n}", "image": ("a.png", "b.png")[n % 2]} for n in range(20)]
+    _, outcomes = await run(write(*jobs[:10]))
+    assert all(outcome.ok for outcome in outcomes)
+    assert emulator.ledger.requests["ticket"] == 2, "paths are seen from the file that names them, each content once"
+    _, outcomes = await run(write(*jobs))
+    assert len(outcomes) == 10
+    assert emulator.ledger.requests["ticket"] == 2
+
+
+async def test_a_missing_source_image_is_that_jobs_failure(run, write, emulator):
+    _, outcomes = await run(write({"prompt": "a", "image": "missing.png"}, {"prompt": "b"}))
+    wrong = next(outcome for outcome in outcomes if not outcome.ok)
+    assert wrong.error.billed == "no"
+    assert wrong.price == 0
+    assert len(emulator.ledger.accepted) == 1
