@@ -134,8 +134,6 @@ class Keeper:
             return await future
         finally:
             watch.cancel()
-            if future.done() and not future.cancelled():
-                future.exception()  # a waiter that was cancelled at that very moment will not look at it
 
     def push(self, prediction: Prediction) -> None:
         """Take in a verified webhook delivery; one that comes before its watch is kept for 10 minutes."""

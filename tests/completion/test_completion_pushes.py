@@ -74,6 +74,7 @@ async def test_a_push_of_what_goes_on_is_no_end(server):
         keeper.push(Prediction(id="p", status="processing"))
         await asyncio.sleep(1)
         assert not waiting.done()
+        assert not server.requests
         keeper.push(Prediction(id="p", status="failed", code=1200))
         assert (await waiting).code == 1200
 
@@ -83,7 +84,9 @@ async def test_a_push_without_the_images_leads_to_a_check(server):
         waiting = asyncio.create_task(keeper.wait(server.submitted("p", 9.0)))
         await asyncio.sleep(9.0)
         keeper.push(Prediction(id="p", status="completed"))
+        at = now()
         assert (await waiting).raw_outputs
+        assert now() - at < 0.1
         keeper.push(Prediction(id="unknown", status="completed"))
     assert server.requests == {"result": 1}
 

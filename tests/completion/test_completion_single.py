@@ -20,6 +20,7 @@ from wavespeed_qwen_async.errors import (
     RateLimitError,
     ResultTimeout,
     ResultUnavailable,
+    ServerError,
     SessionClosedError,
 )
 from wavespeed_qwen_async.predictions import Prediction
@@ -111,6 +112,11 @@ async def test_cancelling_one_waiter_disturbs_no_other(server):
         await asyncio.sleep(1)
         waiters[0].cancel()
         results = await asyncio.gather(*waiters, return_exceptions=True)
+        alone = asyncio.create_task(keeper.wait(server.submitted("q", 9.0)))
+        await asyncio.sleep(1)
+        alone.cancel()
+        await asyncio.gather(alone, return_exceptions=True)
+        assert len(keeper) == 0
     assert isinstance(results[0], asyncio.CancelledError)
     assert [result.id for result in results[1:]] == ["p", "p"]
 
@@ -303,6 +309,15 @@ async def test_server_errors_are_waited_out(server):
     assert server.requests["result"] < 15
 
 
+async def test_a_server_that_says_when_to_come_back_is_obeyed(server):
+    busy = iter([ServerError("503", retry_after=10.0)])
+    server.tell_result = lambda name: next(busy, None) or server.result_of(name)
+    async with keeping(server) as keeper:
+        await keeper.wait(server.submitted("p", 5.0))
+    first, second = server.checks["p"]
+    assert second - first >= 10.0
+
+
 async def test_a_server_out_of_reach_is_left_in_peace_however_many_wait(server):
     away_until = now() + 120
 
@@ -416,6 +431,7 @@ async def test_a_later_watch_may_know_that_the_list_can_not_tell(server):
 async def test_a_waiter_cancelled_in_the_moment_of_its_error_leaves_no_noise(server):
     async with keeping(server) as keeper:
         waiting = asyncio.create_task(keeper.wait(server.submitted("p", 1000.0), timeout=10.0))
+        await asyncio.sleep(0)  # so that its watch is the first to end
         keeper.watch(server.tasks["p"].name, lambda _: waiting.cancel(), timeout=10.0)
         with pytest.raises(asyncio.CancelledError):
             await waiting
