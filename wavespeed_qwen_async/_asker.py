@@ -64,6 +64,7 @@ class Asker:
         self._failures = 0
         self._refusals = 0
         self._refused_since = 0.0
+        self._told_singly = False
         self._told: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._planned = -math.inf
@@ -184,6 +185,7 @@ class Asker:
                 self._book.fail_all(answer)
             return
         self._refusals = 0
+        self._told_singly |= isinstance(answer, Prediction)
         if not isinstance(answer, WaveSpeedError) or not answer.transient:
             self._failures = 0
             return
@@ -277,6 +279,9 @@ class Asker:
         now = _now()
         if isinstance(error, RateLimitError | NotSentError):
             self._weigh(error, now)  # no fault of the list's: single checks would fare no better
+            told, self._told_singly = self._told_singly, False
+            if told and isinstance(error, RateLimitError) and self.trust.failed(now, final=False):
+                self._tell("it is asked too often")  # but they do: the list alone is limited
         elif self.trust.failed(now, final=not error.transient):
             self._tell(error.message)
 
