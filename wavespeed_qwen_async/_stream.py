@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._tasks import Tasks
@@ -99,7 +99,7 @@ class Flow:
         self._changed = asyncio.Event()
         self._tasks = Tasks()
 
-    async def outcomes(self) -> AsyncIterator[Outcome]:
+    async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """The outcomes; at its end, what the source or a fatal error raised."""
         self._tasks.start(self._feed(), "wavespeed stream source")
         try:

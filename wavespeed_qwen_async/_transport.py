@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import platform
+import socket
 import ssl
 import urllib.request
 from dataclasses import dataclass
@@ -267,11 +269,12 @@ def _reason(error: Exception) -> str:
     """Why, without what the library's own message might carry (a proxy's password, a signed URL)."""
     if isinstance(error, TimeoutError):
         return "timed out"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or type(error.os_error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return type(error).__name__
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, socket.gaierror):
+        return "the host's name is not known"
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return type(cause).__name__
 
 
 def _headers(api_key: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from .models import Edit, TextToImage, as_job
 from .predictions import Output, Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -287,7 +287,7 @@ class QwenImageSession:
         ordered: bool = False,
         max_in_flight: int | None = None,
         timeout: float | timedelta | None = None,
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncGenerator[Outcome, None]:
         """Run many jobs; yields an outcome for each, as they finish or, ``ordered``, in the source's order.
 
         Jobs are pulled lazily: never more than ``max_in_flight`` (default: the limits') are between source and
@@ -310,7 +310,7 @@ class QwenImageSession:
             async for outcome in outcomes:
                 yield outcome
         finally:
-            await outcomes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+            await outcomes.aclose()
             await self._api.exchanges.settle(_CLOSING_GRACE)
 
     # --- pictures -----------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ class QwenImageSession:
         status: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
-    ) -> AsyncIterator[Prediction]:
+    ) -> AsyncGenerator[Prediction, None]:
         """The account's predictions of the last 7 days, newest first, page by page as they are wanted."""
         self._engine.check_open()
         page = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import assert_type
@@ -57,6 +58,9 @@ async def many() -> None:
             elif isinstance(outcome.error, SubmissionUnknown):
                 assert_type(outcome.error.prediction_id, str | None)
             assert_type(outcome.error, WaveSpeedError | None)
+        async with aclosing(session.stream(jobs)) as outcomes:
+            async for outcome in outcomes:
+                assert_type(outcome, Outcome)
         async for prediction in session.predictions(status="completed"):
             assert_type(prediction, Prediction)
         assert_type(await session.balance(), float)

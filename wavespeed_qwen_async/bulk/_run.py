@@ -65,7 +65,7 @@ class Run:
         finally:
             work.stopping.set()
             try:
-                await outcomes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+                await outcomes.aclose()
                 await self._steps.close()
                 await engine.api.exchanges.settle(_LAST_GRACE)
             finally:

@@ -20,7 +20,7 @@ from ._run import Run
 from ._states import OPEN, State
 from ._work import Options, Tally
 from .journal import Journal
-from .sources import SourceLine, read_source
+from .sources import SourceChunk, read_source
 
 if TYPE_CHECKING:
     import os
@@ -264,9 +264,9 @@ class Batch:
             if first is None:
                 return
             since = datetime.fromtimestamp(first, UTC)
-            async with aclosing(self._session.predictions(created_after=since)) as predictions:  # type: ignore[type-var]
+            async with aclosing(self._session.predictions(created_after=since)) as predictions:
                 async for prediction in predictions:
-                    held = await journal.read(lambda store, one=prediction.id: store.held([one]))  # type: ignore[misc]
+                    held = await journal.read(lambda store, one=prediction.id: store.held([one]))  # type: ignore[misc]  # a default in a lambda
                     if not held:
                         yield prediction
         finally:
@@ -284,7 +284,7 @@ class Batch:
         count = seen = 0
         async with aclosing(self._source.chunks()) as chunks:
             async for chunk in chunks:
-                some = chunk if self._options.limit is None else chunk[: max(0, self._options.limit - seen)]
+                some = chunk if self._options.limit is None else chunk.first(self._options.limit - seen)
                 seen += len(some)
                 found = await asyncio.get_running_loop().run_in_executor(None, _wrong_ones, some)
                 count += len(found)
@@ -299,7 +299,7 @@ class Batch:
             )
 
 
-def _wrong_ones(lines: list[SourceLine]) -> list[InvalidJobError]:
+def _wrong_ones(lines: SourceChunk) -> list[InvalidJobError]:
     wrong = []
     for line in lines:
         try:
