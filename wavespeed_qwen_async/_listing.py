@@ -12,7 +12,6 @@ from pydantic_core import from_json
 
 from ._answers import read_page
 from ._wire import list_request
-from .errors import InvalidResponseError
 from .predictions import FINAL_STATUSES, Prediction
 
 if TYPE_CHECKING:
@@ -87,8 +86,6 @@ def read_listing(answer: Answer) -> Page:
 def _unusual(answer: Answer) -> Page:
     """The error that the answer is, or the page that it is under another of the known shapes."""
     found = read_page(answer)
-    if not found and answer.body.find(b"[") < 0:
-        raise InvalidResponseError("the list of predictions has no items", status=answer.status)
     return Page([{"id": item.id, "status": item.status, "_read": item} for item in found], None, len(answer.body))
 
 

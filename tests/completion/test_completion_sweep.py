@@ -236,8 +236,9 @@ async def test_the_list_and_a_single_check_hand_over_the_same(server):
         Answer(200, {}, b"<html>502</html>"),
         Answer(200, {}, b'{"code":200,"data":{"items":[{"id":"p0","sta'),
         LostAnswerError("lost"),
+        ZeroDivisionError("a mistake of ours"),
     ],
-    ids=["500", "404", "401", "no items", "odd items", "html", "cut", "lost"],
+    ids=["500", "404", "401", "no items", "odd items", "html", "cut", "lost", "mistake"],
 )
 async def test_a_list_of_no_use_costs_nobody_a_result(server, ill):
     server.tell_list = lambda _: ill
