@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from . import _answers, _wire
 from ._completion import Keeper
 from ._reconcile import Reconciler
-from .errors import NotSentError, SessionClosedError, SubmissionUnknown, WaveSpeedError
+from .errors import ContentFlaggedError, NotSentError, SessionClosedError, SubmissionUnknown, WaveSpeedError
 from .models import as_job
 from .predictions import Prediction
 
@@ -221,6 +221,12 @@ class Engine:
             end.job = end.job or job
             return end
         prediction = end.bound(job, self._fetcher)
+        try:
+            for output in prediction.outputs:
+                self.media.check(output)
+        except ContentFlaggedError as flagged:
+            flagged.job = job
+            return flagged
         return _answers.failure_of(prediction) or prediction
 
     def _hold(self, prediction: Prediction, job: Job, slot: Slot) -> None:

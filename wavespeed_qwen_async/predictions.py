@@ -60,7 +60,7 @@ class Output:
     nsfw: bool | None = None
     index: int = 0
     prediction_id: str = ""
-    _fetcher: Fetcher | None = field(default=None, repr=False, compare=False)
+    _prediction: Prediction | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Output, (self.url, self.base64, self.nsfw, self.index, self.prediction_id)
@@ -94,13 +94,19 @@ class Output:
         except (binascii.Error, ValueError):
             raise DownloadError("the output is no valid base64", prediction_id=self.prediction_id) from None
 
+    @property
+    def prediction(self) -> Prediction | None:
+        """The prediction that it is an output of; None for one made by hand, or after pickle."""
+        return self._prediction
+
     def _session(self) -> Fetcher:
-        if self._fetcher is None:
+        fetcher = self._prediction.fetcher if self._prediction is not None else None
+        if fetcher is None:
             raise DownloadError(
                 "this output belongs to no open session: ask for it again by session.result(prediction_id)",
                 prediction_id=self.prediction_id,
             )
-        return self._fetcher
+        return fetcher
 
 
 def _lenient(value: Any, handler: Callable[[Any], Any]) -> Any:
@@ -180,6 +186,11 @@ class Prediction(BaseModel):
         return self._job
 
     @property
+    def fetcher(self) -> Fetcher | None:
+        """The session that it came from, which fetches its images; None after pickle."""
+        return self._fetcher
+
+    @property
     def finished(self) -> bool:
         """Whether its status will not change any more."""
         return self.status in FINAL_STATUSES
@@ -206,9 +217,9 @@ class Prediction(BaseModel):
         flags = self.has_nsfw_contents
         nsfw = flags[index] if index < len(flags) else None
         if text.startswith(("http://", "https://")):
-            return Output(text, None, nsfw, index, self.id, self._fetcher)
+            return Output(text, None, nsfw, index, self.id, self)
         data = text.partition(",")[2] if text.startswith("data:") else text
-        return Output(None, data, nsfw, index, self.id, self._fetcher)
+        return Output(None, data, nsfw, index, self.id, self)
 
     async def save(self, path: str | os.PathLike[str]) -> Path:
         """Save its only image to ``path``, whole or not at all.

@@ -21,13 +21,14 @@ from .errors import ConfigurationError, InvalidResponseError, NotFoundError, Ses
 from .media import Media
 from .models import Edit, TextToImage, as_job
 from .predictions import Output, Prediction
+from .provenance import Provenance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, BinaryIO, Self
 
     import aiohttp
     from PIL.Image import Image as PILImage
@@ -76,8 +77,10 @@ class QwenImageSession:
         on_unknown: What happens when a submit's answer is lost. ``"reconcile"``: it is looked for in the account's
             list of predictions, adopted if it is there, and sent again only if it is shown that it never arrived;
             this can take minutes, and ends as ``SubmissionUnknown`` if nothing is certain. ``"raise"``: that at once.
-        nsfw: What saving a flagged output does: ``"keep"`` it, ``"skip"`` it, or ``"fail"``.
-        media: Further options of :class:`~wavespeed_qwen_async.media.Media` (``fit``, ``autorotate``, ``check_urls``).
+        nsfw: Flagged images: ``"keep"`` them as any other; ``"skip"``: saving one raises ContentFlaggedError, nothing
+            is fetched; ``"fail"``: the job itself ends with ContentFlaggedError.
+        media: Further options of :class:`~wavespeed_qwen_async.media.Media`: ``fit``, ``autorotate``, ``check_urls``,
+            ``embed=False`` to leave saved images without their making.
         rng: Draws seeds and waits; pass a seeded ``random.Random`` to make a run repeat.
 
     Raises:
@@ -315,8 +318,8 @@ class QwenImageSession:
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
-    async def upload(self, source: ImageSource) -> str:
-        """Upload a path, bytes or a PIL image; the same content only once. Gives its URL, kept for 7 days.
+    async def upload(self, source: ImageSource | BinaryIO) -> str:
+        """Upload a path, bytes, a binary file or a PIL image, the same content only once; gives its URL for 7 days.
 
         Raises:
             InvalidJobError: it is no image of a supported format, unreadable, or over 20 MB.
@@ -338,8 +341,10 @@ class QwenImageSession:
         return await self.save_output(output, path)
 
     async def save_output(self, output: Output, path: str | os.PathLike[str]) -> Path:
-        """What ``Output.save`` does."""
-        return await self._media.save(output, path)
+        """What ``Output.save`` does: the image is saved with its making written into it, its pixels untouched."""
+        known = output.prediction
+        provenance = None if known is None else Provenance.of(known, output=output.index)
+        return await self._media.save(output, path, provenance=provenance)
 
     async def read_output(self, output: Output) -> bytes:
         """What ``Output.bytes`` does."""

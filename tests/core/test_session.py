@@ -14,6 +14,7 @@ from wavespeed_qwen_async import (
     AuthenticationError,
     BadRequestError,
     ConfigurationError,
+    ContentFlaggedError,
     ContentModerated,
     DownloadError,
     Edit,
@@ -30,6 +31,7 @@ from wavespeed_qwen_async import (
     TextToImage,
     Timeout,
 )
+from wavespeed_qwen_async.provenance import extract
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +138,26 @@ async def test_a_mapping_and_the_sync_and_base64_switches(session, emulator):
     assert await plain.outputs[0].bytes() == plain.outputs[0].decoded()
 
 
+async def test_a_saved_image_tells_its_making(session, tmp_path):
+    image = await session.generate("a red fox", seed=7, loras=["o/n:0.5"])
+    parameters, record = extract((await image.save(tmp_path / "fox.jpg")).read_bytes())
+    assert "a red fox" in parameters
+    assert image.id in str(record)
+
+
+async def test_a_flagged_image_fails_its_job_where_asked_for(opened, emulator):
+    emulator.faults.add("submit", "nsfw")
+    async with opened(nsfw="fail") as session:
+        with pytest.raises(ContentFlaggedError) as caught:
+            await session.generate("x")
+        (outcome,) = [outcome async for outcome in session.stream([{"prompt": "y"}])]
+    assert caught.value.billed == outcome.error.billed == "yes"
+    assert caught.value.job.prompt == "x"
+    assert caught.value.prediction_id == emulator.ledger.accepted[0].id
+    async with opened(nsfw="keep") as session:
+        assert (await session.generate("x")).outputs[0].nsfw is True
+
+
 @pytest.mark.parametrize("wait", ["poll", "sync", "auto"])
 async def test_each_way_of_waiting(opened, emulator, wait):
     async with opened(wait=wait) as session:
@@ -148,7 +170,8 @@ async def test_download_by_prediction_output_and_url(session, tmp_path):
     image = await session.generate("x", size=(256, 256))
     for index, what in enumerate((image, image.outputs[0], image.outputs[0].url)):
         path = await session.download(what, tmp_path / f"{index}.jpg")
-        assert path.read_bytes() == (tmp_path / "0.jpg").read_bytes()
+        told = image.id in str(extract(path.read_bytes()))  # a bare URL tells nothing of the image's making
+        assert told is not isinstance(what, str)
 
 
 async def test_the_account(session, emulator):
