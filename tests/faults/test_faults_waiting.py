@@ -123,7 +123,9 @@ async def test_a_list_that_goes_wrong_costs_no_result(session, emulator, what, o
         pytest.param("without_inputs", {}, False, marks=fault("list", "without_inputs", RESULT)),
     ],
 )
-async def test_a_list_that_does_not_show_all_costs_no_result(session, emulator, caplog, what, options, told):
+async def test_a_list_that_does_not_show_all_costs_no_result(  # noqa: PLR0917 - pytest gives them by name
+    session, emulator, caplog, what, options, told
+):
     emulator.faults.add("list", what, **options)
     began = now()
     await run_all(session)
