@@ -1,8 +1,8 @@
 """The limits of an account: how many images a minute, how many at once, and one pause when the server says stop.
 
 A `Limits` is shared by all submits of a session, and may be shared by several sessions of one event loop. The parts:
-`_slots` (places in line), `_rate` (window and pace), `_learning` (what the server really allows), `_pause` (pause,
-trial, breaker), all plain arithmetic, and `_gate`, which puts them on the clock. docs/limits.md explains them to users.
+`_limits.slots` (places in line), `rate` (window and pace), `learning` (what the server really allows), `pause` (pause,
+trial, breaker), all plain arithmetic, and `gate`, which puts them on the clock. docs/limits.md explains them to users.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiolimiter import AsyncLimiter
 
-from ._gate import Gate
-from ._pause import Breaker
-from ._rate import Send
-from ._slots import Slot, Slots, check_count
+from ._limits.gate import Gate
+from ._limits.pause import Breaker
+from ._limits.rate import Send
+from ._limits.slots import Slot, Slots, check_count
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:

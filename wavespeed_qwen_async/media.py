@@ -9,14 +9,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from ._containers import pieces
-from ._download import MAX_OUTPUT_BYTES, Downloader, MemoryLanding
-from ._files import CHUNK, MAX_PIECES, PartFile, Workers, sweep, sync_folder
-from ._flights import Flights
 from ._inputs import is_url
-from ._reach import check_reachable
-from ._sources import Sources
-from ._upload import MemoryUploads, Uploader, UploadStore
+from ._media.containers import pieces
+from ._media.download import MAX_OUTPUT_BYTES, Downloader, MemoryLanding
+from ._media.files import CHUNK, MAX_PIECES, PartFile, Workers, sweep, sync_folder
+from ._media.flights import Flights
+from ._media.reach import check_reachable
+from ._media.sources import Sources
+from ._media.upload import MemoryUploads, Uploader, UploadStore
 from .errors import ConfigurationError, ContentFlaggedError, DownloadError, InvalidJobError, WaveSpeedError
 from .provenance import Provenance, splices
 

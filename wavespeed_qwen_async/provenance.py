@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from . import _containers as containers
-from ._images import measure, sniff
 from ._inputs import is_url
+from ._media import containers
+from ._media.images import measure, sniff
 from ._version import __version__
 from .models import Edit
 
 if TYPE_CHECKING:
-    from ._containers import Splice
-    from ._images import Reader
+    from ._media.containers import Splice
+    from ._media.images import Reader
     from .models import Job
     from .predictions import Prediction
 

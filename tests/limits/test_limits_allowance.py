@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async._learning import Allowance
+from wavespeed_qwen_async._limits.learning import Allowance
 
 
 def climb(allowance: Allowance, start: float, until: float) -> dict[float, int]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from wavespeed_qwen_async._pause import Breaker, Pause
-from wavespeed_qwen_async._rate import Send
+from wavespeed_qwen_async._limits.pause import Breaker, Pause
+from wavespeed_qwen_async._limits.rate import Send
 
 
 class Nobody:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async._rate import LATEST_ARRIVAL, MARGIN, Pace, Send, SendWindow
+from wavespeed_qwen_async._limits.rate import LATEST_ARRIVAL, MARGIN, Pace, Send, SendWindow
 
 
 class Nobody:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async._slots import Slot, Slots
+from wavespeed_qwen_async._limits.slots import Slot, Slots
 from wavespeed_qwen_async.errors import ConfigurationError
 from wavespeed_qwen_async.limits import Limits
 from wavespeed_qwen_async.testing.clock import VirtualClockLoop

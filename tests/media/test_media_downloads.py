@@ -20,8 +20,9 @@ from aiohttp import web
 from media_server import KEY, client, padded_png, picture
 from PIL import Image
 
-from wavespeed_qwen_async import _files, errors
-from wavespeed_qwen_async._files import CHUNK, PART_PATTERN, PartFile, sweep
+from wavespeed_qwen_async import errors
+from wavespeed_qwen_async._media import files as _files
+from wavespeed_qwen_async._media.files import CHUNK, PART_PATTERN, PartFile, sweep
 from wavespeed_qwen_async._retry import Retry
 from wavespeed_qwen_async.models import TextToImage
 from wavespeed_qwen_async.predictions import Output, Prediction

@@ -8,7 +8,7 @@ import pytest
 from media_server import picture
 from PIL import Image
 
-from wavespeed_qwen_async._images import HEAD, TAIL, is_whole, measure, sniff
+from wavespeed_qwen_async._media.images import HEAD, TAIL, is_whole, measure, sniff
 
 
 def measured(data: bytes) -> tuple[str, int, int] | None:

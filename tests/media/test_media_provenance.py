@@ -14,7 +14,7 @@ import pytest
 from media_server import picture
 from PIL import Image
 
-from wavespeed_qwen_async import _containers
+from wavespeed_qwen_async._media import containers as _containers
 from wavespeed_qwen_async.models import Edit, TextToImage
 from wavespeed_qwen_async.predictions import Prediction
 from wavespeed_qwen_async.provenance import Provenance, embed, extract

@@ -11,11 +11,11 @@ import pytest
 from media_server import KEY, client, padded_png, picture
 from PIL import Image
 
-from wavespeed_qwen_async import _upload as upload
 from wavespeed_qwen_async import errors
-from wavespeed_qwen_async._files import CHUNK
+from wavespeed_qwen_async._media import upload
+from wavespeed_qwen_async._media.files import CHUNK
+from wavespeed_qwen_async._media.upload import KEPT, MARGIN, MemoryUploads
 from wavespeed_qwen_async._retry import Retry
-from wavespeed_qwen_async._upload import KEPT, MARGIN, MemoryUploads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -449,7 +449,7 @@ async def test_a_file_hashed_before_is_hashed_again_only_when_it_changed(media, 
     monkeypatch.setattr("time.time_ns", lambda: time.time() * 1e9 + 1e10)
     await media.url_for(photo)
     assert len(media._sources._seen) == 1
-    monkeypatch.setattr("wavespeed_qwen_async._sources._blob_of_file", None)
+    monkeypatch.setattr("wavespeed_qwen_async._media.sources._blob_of_file", None)
     await media.url_for(photo)
     monkeypatch.undo()
     photo.write_bytes(picture(9))

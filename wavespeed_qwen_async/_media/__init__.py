@@ -1,0 +1,1 @@
+"""The parts of `media` and `provenance`: files, image formats, uploads and downloads."""
