@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async._listing import Trust, page_request, widened
-from wavespeed_qwen_async._pace import LONGEST_REST, SPACING, Pace, Paces, rest
-from wavespeed_qwen_async._plan import (
+from wavespeed_qwen_async._completion.listing import Trust, page_request, widened
+from wavespeed_qwen_async._completion.pace import LONGEST_REST, SPACING, Pace, Paces, rest
+from wavespeed_qwen_async._completion.plan import (
     FEW,
     MOST_CHECKS,
     Entry,

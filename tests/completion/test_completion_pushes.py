@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from waiting_server import Ends, WaitingServer, keeping, now, watch_all
 
-from wavespeed_qwen_async import _completion
+from wavespeed_qwen_async._completion import keeper as _completion
 from wavespeed_qwen_async.predictions import Prediction
 
 pytestmark = pytest.mark.anyio

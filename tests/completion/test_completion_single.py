@@ -11,7 +11,7 @@ import pytest
 from waiting_server import Ends, WaitingServer, answer, keeping, now, watch_all
 
 from wavespeed_qwen_async._answers import failure_of
-from wavespeed_qwen_async._completion import Keeper
+from wavespeed_qwen_async._completion.keeper import Keeper
 from wavespeed_qwen_async._tasks import Tasks
 from wavespeed_qwen_async.errors import (
     AuthenticationError,

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from wavespeed_qwen_async._answers import Answer
-from wavespeed_qwen_async._completion import Keeper
+from wavespeed_qwen_async._completion.keeper import Keeper
 from wavespeed_qwen_async._tasks import Tasks
 from wavespeed_qwen_async.predictions import Prediction
 
