@@ -70,6 +70,7 @@ class Engine:
         self._rng = rng
         self._slots: dict[str, Slot] = {}
         self._ends: OrderedDict[str, Prediction | WaveSpeedError] = OrderedDict()
+        self._secret = asyncio.Lock()
         self._open = False
 
     async def open(self) -> None:
@@ -82,6 +83,8 @@ class Engine:
     async def close(self, grace: float) -> None:
         """End: submits under way get ``grace`` seconds to tell the ids of what they paid; then nothing is left."""
         self._open = False
+        if self._webhooks is not None:
+            self._webhooks.detach(self.keeper.push)
         try:
             await self.api.exchanges.close(grace)
             await self.keeper.close()
@@ -126,9 +129,24 @@ class Engine:
         except WaveSpeedError as error:
             error.job = job
             raise
-        webhook = self._webhooks.url if self._webhooks is not None else None
-        request = _wire.submit_request(job, sources, webhook=webhook)
+        request = _wire.submit_request(job, sources, webhook=await self._webhook())
         return (await self._accepted(request, job, witness)).bound(job, self._fetcher)
+
+    async def _webhook(self) -> str | None:
+        """Where the server shall push to; the account's secret is asked for where the receiver was given none."""
+        receiver = self._webhooks
+        if receiver is None:
+            return None
+        async with self._secret:
+            if receiver.needs_secret:
+                try:
+                    receiver.add_secret(
+                        await self.api.ask(_wire.webhook_secret_request(), _answers.read_webhook_secret, again=False)
+                    )
+                except WaveSpeedError as error:
+                    _logger.warning("no webhooks for now, the account's secret can't be read (%s)", error)
+                    return None
+        return receiver.url
 
     async def _accepted(self, request: _wire.Request, job: Job, witness: Witness | None) -> Prediction:
         """Send until there is an id; again after a lost answer only if it is shown that the submit never arrived."""

@@ -119,3 +119,22 @@ async def test_deliveries_that_never_come_are_found_by_asking(caplog):
     assert all(outcome.ok for outcome in outcomes)
     assert took < 75  # about 45 s by asking from the start; each of four rounds by the net alone would take 16 s
     assert ["no webhook delivery has come" in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_the_session_asks_for_the_secret_where_the_receiver_has_none():
+    async with Emulator(tier=None, blank=True) as emulator, receiving(()) as (receiver, statuses):
+        async with QwenImageSession(api_key="k", base_url=emulator.url, webhooks=receiver, wait="webhook") as session:
+            images = await asyncio.gather(*(session.generate("x") for _ in range(5)))
+            assert all(image.ok for image in images)
+        assert not receiver.needs_secret
+        assert (emulator.ledger.requests["secret"], statuses[200]) == (1, 5)
+        assert receiver.receive({}, b"") == 503  # closed, the session takes nothing more
+
+
+async def test_without_a_secret_to_be_had_it_goes_on_without_webhooks(caplog):
+    async with Emulator(tier=None, blank=True) as emulator, receiving(()) as (receiver, _):
+        emulator.faults.add("secret", "status", status=404)
+        async with QwenImageSession(api_key="k", base_url=emulator.url, webhooks=receiver) as session:
+            assert (await session.generate("x")).ok
+    assert emulator.ledger.accepted[0].webhook is None
+    assert "no webhooks for now" in caplog.text
