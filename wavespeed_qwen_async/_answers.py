@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import ValidationError
+from yarl import URL
 
 from . import errors
 from .errors import InvalidResponseError, PredictionFailed, ServerError, SubmissionUnknown, WaveSpeedError
@@ -23,6 +25,7 @@ __all__ = [
     "Price",
     "UploadTicket",
     "failure_of",
+    "http_date",
     "read_balance",
     "read_deleted_count",
     "read_page",
@@ -63,6 +66,12 @@ _ADVICE: dict[int, str] = {
     429: "set tier= or max_per_minute= to what the account really has",
 }
 _REFUSALS = range(400, 500)
+_ESSENTIAL = ("id", "status", "outputs", "has_nsfw_contents", "error", "code", "created_at")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: names of methods and headers
+_NO_NUMBER = (
+    1e15  # no status, price or count of the API; NaN, infinity and numbers of 400 digits are valid JSON to Python
+)
+_LONGEST_WAIT = 7 * 24 * 3600.0  # after which there is nothing left to be asked for
 
 
 class Answer(NamedTuple):
@@ -112,7 +121,7 @@ def read_submit(answer: Answer, job: Job | None = None) -> Prediction:
     if prediction is not None and answer.status not in _REFUSALS:
         return prediction  # an id is the proof of acceptance, whatever stands around it (sync mode's 5004, a late 5xx)
     status = _effective_status(answer.status, envelope)
-    if status in _REFUSALS:
+    if status in _REFUSALS and not (200 <= answer.status < 300 and _names_a_prediction(envelope)):
         raise refusal_of(answer, envelope=envelope, job=job)
     raise SubmissionUnknown(
         f"the submit was answered by {_shown(answer)}: it may have been accepted and billed",
@@ -171,9 +180,10 @@ def read_upload_ticket(answer: Answer) -> UploadTicket:
         or not _is_web_url(data.get("download_url"))
     ):
         raise _unreadable(answer)
-    headers = upload.get("headers")
-    kept = {str(k): str(v) for k, v in headers.items()} if isinstance(headers, Mapping) else {}
-    return UploadTicket(data["download_url"], str(upload.get("method") or "PUT"), upload["url"], kept)
+    method, headers = upload.get("method") or "PUT", upload.get("headers") or {}
+    if not _is_token(method) or not isinstance(headers, Mapping) or not all(map(_is_header, headers.items())):
+        raise _unreadable(answer)
+    return UploadTicket(data["download_url"], method, upload["url"], {name: str(headers[name]) for name in headers})
 
 
 def read_uploaded(answer: Answer) -> str:
@@ -205,7 +215,7 @@ def failure_of(prediction: Prediction) -> PredictionFailed | None:
     why = prediction.error or "the server gives no reason"
     code = f", code {prediction.code}" if prediction.code else ""
     return kind(
-        f"prediction {prediction.id} {prediction.status}{code}: {_one_line(why)}",
+        _one_line(f"prediction {prediction.id} {prediction.status}{code}: {why}", 400),
         prediction_id=prediction.id,
         job=prediction.job,
         code=prediction.code,
@@ -271,10 +281,18 @@ def _prediction_in(envelope: Mapping[str, Any]) -> Prediction | None:
     data = envelope.get("data")
     if not isinstance(data, dict) or not data.get("id"):
         return None
-    try:
-        return Prediction.model_validate(data)
-    except ValidationError:
-        return None
+    for known in (data, {name: data[name] for name in _ESSENTIAL if name in data}):
+        try:
+            return Prediction.model_validate(known)
+        except ValidationError:  # something else that it carries must not cost the id, which is paid
+            continue
+    return None
+
+
+def _names_a_prediction(envelope: Mapping[str, Any]) -> bool:
+    """Whether it carries an id, readable or not."""
+    data = envelope.get("data")
+    return isinstance(data, dict) and bool(data.get("id"))
 
 
 def _data(answer: Answer) -> Mapping[str, Any]:
@@ -292,11 +310,25 @@ def _number(answer: Answer, name: str) -> float:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _NO_NUMBER
 
 
 def _is_web_url(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("https://", "http://"))
+    if not isinstance(value, str) or not value.startswith(("https://", "http://")) or not value.isprintable():
+        return False
+    try:
+        return bool(URL(value).host)
+    except ValueError:
+        return False
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+
+
+def _is_header(item: tuple[Any, Any]) -> bool:
+    name, value = item
+    return _is_token(name) and isinstance(value, str | int | float) and str(value).isprintable()
 
 
 def _unreadable(answer: Answer, prediction_id: str | None = None) -> InvalidResponseError:
@@ -320,11 +352,14 @@ def _known(answer: Answer, envelope: Mapping[str, Any]) -> dict[str, Any]:
 
 def _message(envelope: Mapping[str, Any]) -> str:
     text = envelope.get("message") or envelope.get("error") or envelope.get("detail") or ""
-    return _one_line(text if isinstance(text, str) else json.dumps(text))
+    try:
+        return _one_line(text if isinstance(text, str) else json.dumps(text))
+    except RecursionError:
+        return ""
 
 
 def _one_line(text: str, most: int = 300) -> str:
-    line = " ".join(text.split())
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
@@ -336,13 +371,19 @@ def _shown(answer: Answer) -> str:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by the ``Retry-After`` header: seconds, or a date seen from the answer's own ``Date``."""
     text = headers.get("Retry-After", "").strip()
-    if not text:
-        return None
     if text.replace(".", "", 1).isdecimal():
-        return float(text)
+        return min(float(text), _LONGEST_WAIT)
+    until = http_date(text)
+    if until is None:
+        return None
+    now = http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT)
+
+
+def http_date(text: str) -> datetime | None:
+    """The moment that a header tells, None where it tells none."""
     try:
-        until = parsedate_to_datetime(text)
-        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
-        return max(0.0, (until - now).total_seconds())
-    except (ValueError, TypeError):
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None

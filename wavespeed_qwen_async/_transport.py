@@ -11,15 +11,14 @@ import socket
 import ssl
 import urllib.request
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from ._answers import Answer
+from ._answers import Answer, http_date
 from ._version import __version__
 from .errors import (
     ConfigurationError,
@@ -43,6 +42,7 @@ _logger = logging.getLogger(__name__)
 
 DEFAULT_BASE_URL = "https://api.wavespeed.ai"
 MAX_ANSWER_BYTES = 128 * 1024 * 1024  # three images as base64 with room; an answer beyond it is not the API's
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998  # of a server's clock that can be reckoned with
 MAX_CONNECTIONS = 1000  # the limits bound what is in flight; this bounds the sockets whatever they are set to
 
 
@@ -210,11 +210,10 @@ class Transport:
         if self._date is None:
             return None
         text, seen = self._date
-        try:
-            told = parsedate_to_datetime(text)
-        except ValueError:
+        told = http_date(text)
+        if told is None or not _FIRST_YEAR <= told.year <= _LAST_YEAR:
             return None
-        return told.astimezone(UTC) + timedelta(seconds=asyncio.get_running_loop().time() - seen)
+        return told + timedelta(seconds=asyncio.get_running_loop().time() - seen)
 
     def _seen(self, response: aiohttp.ClientResponse) -> None:
         self.reached = True

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WrapValidator
@@ -27,6 +26,8 @@ __all__ = ["FINAL_STATUSES", "Fetcher", "Outcome", "Output", "Prediction"]
 
 # `created` and `processing` go on; a status that nobody knows is taken to go on too (wavespeed-api.md, statuses).
 FINAL_STATUSES = frozenset({"completed", "failed", "cancelled", "timeout", "deleted"})
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998  # those a datetime can be moved by hours and a week from, either way
+
 KNOWN_STATUSES = FINAL_STATUSES | {"created", "processing"}
 
 
@@ -117,10 +118,25 @@ def _lenient(value: Any, handler: Callable[[Any], Any]) -> Any:
         return None
 
 
+def _moment(value: Any, handler: Callable[[Any], Any]) -> Any:
+    """Times are compared and reckoned with: one without a zone is taken to be UTC, one that can't be meant is none."""
+    moment = _lenient(value, handler)
+    if not isinstance(moment, datetime) or not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
 def _texts(value: Any) -> Any:
     if isinstance(value, str):
-        return (value,)
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list | tuple) else ()
+        value = (value,)
+    return tuple(item for item in value if _is_text(item)) if isinstance(value, list | tuple) else ()
+
+
+def _is_text(value: Any) -> bool:
+    """Half a surrogate pair, which JSON can write, is no character and can't be sent or stored."""
+    return isinstance(value, str) and (
+        value.isascii() or value.encode("utf-8", "replace") == value.encode("utf-8", "surrogatepass")
+    )
 
 
 def _flags(value: Any) -> Any:
@@ -132,11 +148,16 @@ def _flags(value: Any) -> Any:
 def _text(value: Any) -> Any:
     if value is None:
         return ""
-    return value if isinstance(value, str) else str(value)
+    if not isinstance(value, str):
+        try:
+            value = str(value)
+        except (RecursionError, ValueError):  # nested without end; a number of thousands of digits
+            return ""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
-def _mapping(value: Any) -> Any:
-    return value if isinstance(value, Mapping) else {}
+def _mapping(value: Any, handler: Callable[[Any], Any]) -> Any:
+    return _lenient(value, handler) or {}
 
 
 class Prediction(BaseModel):
@@ -166,11 +187,11 @@ class Prediction(BaseModel):
         default=(), validation_alias="outputs", repr=False
     )
     has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_flags)] = ()
-    urls: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default_factory=dict, repr=False)
-    created_at: Annotated[datetime | None, WrapValidator(_lenient)] = None
+    urls: Annotated[dict[str, Any], WrapValidator(_mapping)] = Field(default_factory=dict, repr=False)
+    created_at: Annotated[datetime | None, WrapValidator(_moment)] = None
     error: Annotated[str, BeforeValidator(_text)] = ""
     code: Annotated[int | None, WrapValidator(_lenient)] = None
-    timings: Annotated[dict[str, Any], BeforeValidator(_mapping)] = Field(default_factory=dict)
+    timings: Annotated[dict[str, Any], WrapValidator(_mapping)] = Field(default_factory=dict)
     execution_time: Annotated[float | None, WrapValidator(_lenient)] = Field(
         default=None, validation_alias="executionTime", repr=False
     )
