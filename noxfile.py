@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "types", "tests", "slow", "vendor"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "slow", "vendor"]
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -33,9 +33,16 @@ def tests(session: nox.Session) -> None:
     """The default tests on the built wheel, with branch coverage."""
     _on_the_wheel(session)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "--numprocesses", "auto", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under=95")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The code, links and help texts in the documentation."""
+    _on_the_wheel(session)
+    session.run("pytest", "tests/docs", "tests/cli/test_cli_docs.py")
 
 
 @nox.session
