@@ -94,6 +94,19 @@ def test_a_file_in_a_folder_below_is_found(tmp_path):
     assert (one(tmp_path).status, one(tmp_path).file) == ("saved", "edit-lora/0.png")
 
 
+def test_a_file_that_is_told_without_its_folder_is_found_below_where_it_is_the_only_one(tmp_path):
+    (tmp_path / "edit-lora").mkdir()
+    (tmp_path / "thumbs").mkdir()
+    picture(tmp_path / "edit-lora" / "0.png")
+    picture(tmp_path / "thumbs" / "1.png")
+    write(tmp_path, [line(0), line(1)])
+    found = read_entries(tmp_path).entries
+    assert [(entry.status, entry.file) for entry in found] == [("saved", "edit-lora/0.png"), ("missing", "1.png")]
+    (tmp_path / "other").mkdir()
+    picture(tmp_path / "other" / "0.png")
+    assert read_entries(tmp_path).entries[0].status == "missing"
+
+
 def test_a_file_that_is_gone_is_missing(tmp_path):
     write(tmp_path, [line(0)])
     assert one(tmp_path).status == "missing"

@@ -10,11 +10,12 @@ from gallery_folder import picture
 from PIL import Image
 
 from wavespeed_qwen_async.bulk.gallery import _pictures
-from wavespeed_qwen_async.bulk.gallery._pictures import FOLDER, SIDE, SIDE_OF_SOURCE, Pictures
+from wavespeed_qwen_async.bulk.gallery._entries import THUMBS
+from wavespeed_qwen_async.bulk.gallery._pictures import SIDE, SIDE_OF_SOURCE, Pictures
 
 
 def thumbs(folder):
-    return sorted((folder / FOLDER).iterdir())
+    return sorted((folder / THUMBS).iterdir())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_changed_image_gets_another_and_the_old_one_goes(tmp_path):
     again = Pictures(tmp_path)
     second = again.look_at(["a.png"])["a.png"]
     assert second.thumb != first.thumb
-    (tmp_path / FOLDER / "mine.jpg").write_bytes(b"")
+    (tmp_path / THUMBS / "mine.jpg").write_bytes(b"")
     again.sweep()
     assert [path.name for path in thumbs(tmp_path)] == sorted([second.thumb.partition("/")[2], "mine.jpg"])
     with Image.open(tmp_path / second.thumb) as image:
@@ -105,7 +106,7 @@ def test_without_copies_nothing_is_written(tmp_path, monkeypatch, why):
     pictures = Pictures(tmp_path, copies=why != "asked for")
     assert pictures.look_at(["a.png"])["a.png"] == ("a.png", None, 64, 48)
     pictures.sweep()
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / THUMBS).exists()
 
 
 def test_a_killed_run_leaves_no_half_thumbnail(tmp_path, monkeypatch):

@@ -19,9 +19,10 @@ from wavespeed_qwen_async.provenance import extract
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["RESULTS", "Entry", "Reading", "Status", "read_entries"]
+__all__ = ["RESULTS", "THUMBS", "Entry", "Reading", "Status", "read_entries"]
 
 RESULTS = "results.jsonl"
+THUMBS = "thumbs"
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 Status = Literal["saved", "failed", "unknown", "missing"]
@@ -91,7 +92,8 @@ def read_entries(out: Path) -> Reading:
         return Reading(list(_of_images(out)), 0)
     with path.open("rb") as file:
         found = _of_lines(file)
-    entries = [_looked_for(out, entry) for entry in found.by_job.values()]
+    files = _Files(out)
+    entries = [_looked_for(files, entry) for entry in found.by_job.values()]
     return Reading(sorted(entries, key=lambda entry: entry.index), found.unread)
 
 
@@ -162,11 +164,32 @@ def _asked(inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _looked_for(out: Path, entry: Entry) -> Entry:
+class _Files:
+    """The images of a folder. A name template may put them into folders below, of which their lines need not tell."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._below: dict[str, str | None] | None = None
+
+    def find(self, file: str) -> str | None:
+        """The file, or the only one below that is called so."""
+        return file if (self._out / file).is_file() else self._listed().get(file)
+
+    def _listed(self) -> dict[str, str | None]:
+        if self._below is None:
+            self._below = {}
+            for path in sorted(self._out.glob("*/**/*")):
+                if path.suffix.lower() in _IMAGES and path.parent.name != THUMBS:
+                    several = path.name in self._below
+                    self._below[path.name] = None if several else path.relative_to(self._out).as_posix()
+        return self._below
+
+
+def _looked_for(files: _Files, entry: Entry) -> Entry:
     if entry.status != "saved":
         return entry
-    there = entry.file is not None and (out / entry.file).is_file()
-    return entry if there else replace(entry, status="missing")
+    file = None if entry.file is None else files.find(entry.file)
+    return replace(entry, status="missing") if file is None else replace(entry, file=file)
 
 
 def _of_images(out: Path) -> Iterator[Entry]:

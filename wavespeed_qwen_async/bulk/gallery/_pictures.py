@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from wavespeed_qwen_async._images import measure
+from wavespeed_qwen_async._media.images import measure
+
+from ._entries import THUMBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,9 +19,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-__all__ = ["FOLDER", "Picture", "Pictures"]
+__all__ = ["Picture", "Pictures"]
 
-FOLDER = "thumbs"
 SIDE = 480
 """Pixels of a thumbnail's longer side: two for each pixel of a row of 220, and a bit."""
 SIDE_OF_SOURCE = 1536
@@ -51,7 +52,7 @@ class Pictures:
         self._copies = copies and _has_pillow()
         self._used: set[str] = set()
         if self._copies:
-            (out / FOLDER).mkdir(exist_ok=True)
+            (out / THUMBS).mkdir(exist_ok=True)
 
     def look_at(self, files: Iterable[str]) -> dict[str, Picture]:
         """Sizes and thumbnails of images in the folder."""
@@ -75,7 +76,7 @@ class Pictures:
         """Remove the copies that nothing asked for any more."""
         if not self._copies:
             return
-        for path in (self._out / FOLDER).iterdir():
+        for path in (self._out / THUMBS).iterdir():
             if _OURS.fullmatch(path.name) and path.name not in self._used:
                 path.unlink(missing_ok=True)
 
@@ -93,11 +94,11 @@ class Pictures:
         status = path.stat()
         key = f"{known_as}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape")
         name = f"{hashlib.blake2b(key, digest_size=10).hexdigest()}-{side}.jpg"
-        copy = self._out / FOLDER / name
+        copy = self._out / THUMBS / name
         if not copy.exists() and not _shrink(path, copy, side):
             return None
         self._used.add(name)
-        return f"{FOLDER}/{name}"
+        return f"{THUMBS}/{name}"
 
 
 def _has_pillow() -> bool:

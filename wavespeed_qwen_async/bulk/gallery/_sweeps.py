@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wavespeed_qwen_async._images import measure
 from wavespeed_qwen_async._inputs import is_url
+from wavespeed_qwen_async._media.images import measure
 from wavespeed_qwen_async.errors import ConfigurationError
 
 from ._entries import read_entries

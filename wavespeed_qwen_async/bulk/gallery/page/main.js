@@ -39,7 +39,7 @@ const PAGE_KEYS = {
   "?": () => $("keys").showModal(),
   t: () => $("theme").click(),
   v: openVersus,
-  c: () => { if (grid.shown[grid.current]) togglePick(grid.shown[grid.current]); },
+  c: () => { if (document.activeElement.closest(".tile")) togglePick(grid.shown[grid.current]); },
 };
 
 const setUpKeys = () => {
