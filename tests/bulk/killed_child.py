@@ -15,7 +15,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from wavespeed_qwen_async import Limits, QwenImageSession, Retry
-from wavespeed_qwen_async._files import PartFile
+from wavespeed_qwen_async._media.files import PartFile
 from wavespeed_qwen_async._reconcile import Patience
 from wavespeed_qwen_async._transport import Transport
 from wavespeed_qwen_async.bulk import Batch

@@ -12,7 +12,7 @@ import pytest
 from durable import images, prompts, results
 
 from wavespeed_qwen_async import ConfigurationError, DownloadError, Limits
-from wavespeed_qwen_async._files import PartFile
+from wavespeed_qwen_async._media.files import PartFile
 from wavespeed_qwen_async.bulk import Batch, JournalError
 from wavespeed_qwen_async.bulk._store import Store
 from wavespeed_qwen_async.bulk.journal import JOURNAL_NAME
@@ -210,7 +210,7 @@ async def test_a_source_that_changes_under_the_run(run, write, folder, emulator,
     monkeypatch.setattr("wavespeed_qwen_async.bulk.sources._CHUNK", 50)
     source = write(*prompts(150))
     task = asyncio.create_task(run(source, session={"max_in_flight": 20}))
-    await asyncio.sleep(30)
+    await asyncio.sleep(5)
     with source.open("a") as file:
         file.write('{"prompt": "one more"}\n')
     with pytest.raises(ConfigurationError, match="was changed while it was read"):

@@ -16,12 +16,12 @@ from ._states import State
 from ._store import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator
 
     from ._store import Row, Store
-    from .sources import SourceLine
+    from .sources import SourceChunk, SourceLine
 
-__all__ = ["Claimed", "claim", "job_of"]
+__all__ = ["Claimed", "Claims", "claim", "job_of"]
 
 
 class Claimed(NamedTuple):
@@ -46,30 +46,79 @@ class Claimed(NamedTuple):
     changed: bool = False
 
 
-def claim(store: Store, start: int, lines: Sequence[SourceLine], *, again: bool) -> list[Claimed]:
+class Claims(NamedTuple):
+    """What became of some lines.
+
+    Attributes:
+        new: Those that are to be sent, or are no job.
+        saved: How many have their file.
+        changed: Those at whose place another job stood before, which is not in the source any more so far.
+    """
+
+    new: list[Claimed]
+    saved: int
+    changed: list[Claimed]
+
+
+def claim(store: Store, start: int, chunk: SourceChunk, *, again: bool) -> Claims:
     """The jobs of some lines, the first of which is at place ``start``; what is new is written down.
 
     ``again``: failed jobs that cost nothing, or failed for a reason that may pass, are new once more.
     """
-    known = store.at_positions(start, start + len(lines))
-    again_rows = _to_try_again(store, known.values()) if again else set()
+    store.cursor = start + len(chunk)
+    if _is_unchanged(store, start, chunk):
+        states = store.states(start, len(chunk))
+        saved = states.get(State.SAVED, 0)
+        open_ones = State.NEW in states or (again and State.FAILED in states)
+        claimed = _unchanged(store, start, chunk, again=again) if open_ones else []
+    else:
+        claimed = list(_one_by_one(store, start, chunk, again=again))
+        saved = sum(item.state is State.SAVED for item in claimed)
+        store.set_block(start, len(chunk), chunk.digest)
+    new = [item for item in claimed if item.state is State.NEW]
+    return Claims(new, saved, [item for item in claimed if item.changed])
+
+
+def _is_unchanged(store: Store, start: int, chunk: SourceChunk) -> bool:
+    """Whether all lines are as they were: by one comparison for them all, else by their marks."""
+    if store.block(start, len(chunk)) == chunk.digest:
+        return True
+    if store.marks(start, len(chunk)) != chunk.marks:
+        return False
+    store.set_block(start, len(chunk), chunk.digest)
+    return True
+
+
+def _unchanged(store: Store, start: int, chunk: SourceChunk, *, again: bool) -> list[Claimed]:
+    """Of lines that all are as they were, those that are to be sent."""
+    wanted = (State.NEW, State.FAILED) if again else (State.NEW,)
+    known = list(store.at_positions(start, start + len(chunk), wanted).values())
+    again_rows = _to_try_again(store, known) if again else set()
     claimed = []
-    for position, line in enumerate(lines, start):
-        there = known.get(position)
+    for item in known:
+        if item.row in again_rows:
+            store.again(item.row)
+        elif item.state != State.NEW:
+            continue
+        position = item.position or 0
+        claimed.append(_new(store, item.row, position, chunk.line(position - start), changed=False))
+    return claimed
+
+
+def _one_by_one(store: Store, start: int, chunk: SourceChunk, *, again: bool) -> Iterator[Claimed]:
+    known = store.at_positions(start, start + len(chunk))
+    for position, line in enumerate(chunk, start):
+        there, changed = known.get(position), False
         if there is None or there.mark != line.mark:
             there, changed = _found(store, known, position, line)
-        else:
-            changed = False
         state = State(there.state)
-        if there.row in again_rows or (again and there.position != position and _may_again(store, there)):
+        if again and state is State.FAILED and _to_try_again(store, [there]):
             store.again(there.row)
             state = State.NEW
-        if state is not State.NEW:
-            claimed.append(Claimed(there.row, position, line.line, state, changed=changed))
+        if state is State.NEW:
+            yield _new(store, there.row, position, line, changed=changed)
         else:
-            claimed.append(_new(store, there.row, position, line, changed=changed))
-    store.cursor = start + len(lines)
-    return claimed
+            yield Claimed(there.row, position, line.line, state, changed=changed)
 
 
 def _found(store: Store, known: dict[int, Known], position: int, line: SourceLine) -> tuple[Known, bool]:
@@ -109,10 +158,6 @@ def _seeded(store: Store, row: int, job: Job) -> Job:
 def _to_try_again(store: Store, known: Iterable[Known]) -> set[int]:
     failed = [item.row for item in known if item.state == State.FAILED]
     return {row for row, (billed, passes) in store.failures(failed).items() if billed == "no" or passes}
-
-
-def _may_again(store: Store, known: Known) -> bool:
-    return known.state == State.FAILED and bool(_to_try_again(store, [known]))
 
 
 def job_of(row: Row) -> Job | None:

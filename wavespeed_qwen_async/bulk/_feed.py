@@ -18,10 +18,10 @@ from ._states import State
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from ._claim import Claimed
+    from ._claim import Claimed, Claims
     from ._store import Row
     from ._work import Work
-    from .sources import JobSource, SourceLine
+    from .sources import JobSource, SourceChunk
 
 __all__ = ["Feed"]
 
@@ -80,14 +80,14 @@ class Feed:
     async def _lines(self) -> AsyncGenerator[Entry, None]:
         async with aclosing(self._source.chunks()) as chunks:
             while (chunk := await self._next(chunks)) is not None:
-                for item in await self._claimed(chunk):
+                for item in (await self._claimed(chunk)).new:
                     entry = await self._taken_up(item)
                     if self._work.stopping.is_set():
                         return
                     if entry is not None:
                         yield entry
 
-    async def _next(self, chunks: AsyncIterator[list[SourceLine]]) -> list[SourceLine] | None:
+    async def _next(self, chunks: AsyncIterator[SourceChunk]) -> SourceChunk | None:
         """The next lines; None at their end, and when the run is to stop, however long the source is thinking."""
         work, limit = self._work, self._work.options.limit
         room = None if limit is None else limit - work.tally.seen
@@ -103,14 +103,15 @@ class Feed:
                     task.cancel()
             await asyncio.wait({pull, stop})
         chunk = None if pull.cancelled() else pull.result()
-        return chunk if chunk is None or room is None else chunk[:room]
+        return chunk if chunk is None or room is None else chunk.first(room)
 
-    async def _claimed(self, chunk: list[SourceLine]) -> list[Claimed]:
+    async def _claimed(self, chunk: SourceChunk) -> Claims:
         work = self._work
         start, again = work.tally.seen, work.options.retry_failed
         claimed = await work.journal.write(lambda store: claim(store, start, chunk, again=again))
         work.tally.seen += len(chunk)
-        changed = [item for item in claimed if item.changed]
+        work.tally.skipped += claimed.saved
+        changed = claimed.changed
         if changed:
             work.tally.changed += len(changed)
             logger.warning(
@@ -124,10 +125,6 @@ class Feed:
     async def _taken_up(self, item: Claimed) -> Entry | None:
         """The job of a line as far as it is to be sent, its price reserved."""
         work = self._work
-        if item.state is State.SAVED:
-            work.tally.skipped += 1
-        if item.state is not State.NEW:
-            return None
         job = None if item.job is None else work.engine.drawn(item.job)
         entry = Entry(item.row, item.position, item.line, item.state, job)
         entry.error = item.error
@@ -147,7 +144,7 @@ class Feed:
         return entry
 
 
-async def _pulled(chunks: AsyncIterator[list[SourceLine]]) -> list[SourceLine] | None:
+async def _pulled(chunks: AsyncIterator[SourceChunk]) -> SourceChunk | None:
     async for chunk in chunks:
         return chunk
     return None

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from wavespeed_qwen_async.session import QwenImageSession
 
-    from ._claim import Claimed
+    from ._claim import Claimed, Claims
     from ._store import Counts, Store
     from ._work import Options
-    from .sources import JobSource, SourceLine
+    from .sources import JobSource, SourceChunk
 
 __all__ = ["make_plan"]
 
@@ -75,22 +75,22 @@ class _Tally:
         self._changed: list[int] = []
         self._changed_count = 0
 
-    async def take(self, journal: Journal, chunk: list[SourceLine], options: Options) -> None:
+    async def take(self, journal: Journal, chunk: SourceChunk, options: Options) -> None:
         """Count some lines of the source."""
         room = len(chunk) if options.limit is None else max(0, options.limit - self.total)
-        start, lines = self.total, chunk[:room]
+        start, lines = self.total, chunk.first(room)
 
-        def look(store: Store) -> list[Claimed]:
+        def look(store: Store) -> Claims:
             return claim(store, start, lines, again=options.retry_failed)
 
-        for item in await journal.write(look):
+        claims = await journal.write(look)
+        self._changed_count += len(claims.changed)
+        self._changed += [item.position for item in claims.changed[: _SHOWN - len(self._changed)]]
+        for item in claims.new:
             await self._count(item)
         self.total += len(lines)
 
     async def _count(self, item: Claimed) -> None:
-        if item.changed:
-            self._changed_count += 1
-            self._changed += [item.position] if len(self._changed) < _SHOWN else []
         if item.error is not None:
             self._invalid_count += 1
             self._invalid += [(item.line, item.error.message)] if len(self._invalid) < _SHOWN else []

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from wavespeed_qwen_async.session import QwenImageSession
 
     from ._reports import BatchOutcome
-    from ._store import Counts
     from ._work import Options
     from .journal import Journal
     from .sources import JobSource
@@ -43,9 +42,9 @@ class Run:
         options: Options,
         budget: float | None,
         template: NameTemplate,
-        counts: Counts,
+        spent: int,
     ) -> None:
-        money = Budget(budget, counts.cost)
+        money = Budget(budget, spent)
         self.work = Work(session, journal, folder, options, money, Prices(session), template)
         self._source = source
         self._steps = Steps(self.work)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Known", "Move", "Row", "Store"]
 
+_LARGEST_BLOCK = 4096  # lines
+_SENDS_KEPT = 120.0  # seconds
 _IN_ONE_QUESTION = 500  # SQLite takes at least 999 parameters
 
 
@@ -152,8 +154,18 @@ class Store:
                 f"ON CONFLICT (row) DO UPDATE SET {updates}",
                 [move.row, *move.details.values()],
             )
+        if move.to is State.SUBMITTING:
+            self._note_send(move)
         if move.holds is not None:
             self._database.execute("INSERT OR IGNORE INTO held VALUES (?, ?)", (move.holds, move.row))
+
+    def _note_send(self, move: Move) -> None:
+        """The last minute's sends, which the account's limit counts over a restart, and the first of all."""
+        at = move.details.get("sent_at")
+        if at is not None:
+            self._database.execute("INSERT OR REPLACE INTO sends VALUES (?, ?)", (at, move.row))
+            self._database.execute("DELETE FROM sends WHERE at < ?", (at - _SENDS_KEPT,))
+            self._database.execute("INSERT OR IGNORE INTO meta VALUES ('first_sent', ?)", (int(at),))
 
     def _change_state(self, move: Move, to: State) -> None:
         sources = SOURCES_OF[to]
@@ -168,10 +180,45 @@ class Store:
 
     # --- the source's lines -------------------------------------------------------------------------------------------
 
-    def at_positions(self, start: int, end: int) -> dict[int, Known]:
-        """What is known of the lines from ``start`` up to, not including, ``end``."""
+    def marks(self, start: int, count: int) -> list[bytes]:
+        """What stood at these places; fewer than ``count`` where some are empty."""
         rows = self._database.execute(
-            "SELECT id, position, mark, digest, state FROM jobs WHERE position >= ? AND position < ?", (start, end)
+            "SELECT mark FROM jobs WHERE position >= ? AND position < ? ORDER BY position", (start, start + count)
+        )
+        return [row[0] for row in rows.fetchall()]
+
+    def block(self, start: int, count: int) -> bytes | None:
+        """The digest of the lines that these places were last matched with, as long as nothing there has moved."""
+        row = self._database.execute(
+            "SELECT digest FROM blocks WHERE start = ? AND count = ?", (start, count)
+        ).fetchone()
+        return row[0] if row else None
+
+    def set_block(self, start: int, count: int, digest: bytes) -> None:
+        """These places hold the jobs of these lines."""
+        self._database.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", (start, count, digest))
+
+    def _break_block(self, position: int) -> None:
+        self._database.execute(
+            "DELETE FROM blocks WHERE start > ? AND start <= ? AND start + count > ?",
+            (position - _LARGEST_BLOCK, position, position),
+        )
+
+    def states(self, start: int, count: int) -> dict[int, int]:
+        """How many at these places are in each state."""
+        rows = self._database.execute(
+            "SELECT state, count(*) FROM jobs WHERE position >= ? AND position < ? GROUP BY state",
+            (start, start + count),
+        )
+        return dict(rows.fetchall())
+
+    def at_positions(self, start: int, end: int, states: Iterable[State] = State) -> dict[int, Known]:
+        """What is known of the lines from ``start`` up to, not including, ``end``."""
+        within = ", ".join(str(int(state)) for state in states)
+        rows = self._database.execute(
+            "SELECT id, position, mark, digest, state FROM jobs "  # noqa: S608 - numbers
+            f"WHERE position >= ? AND position < ? AND +state IN ({within}) ORDER BY position",
+            (start, end),
         )
         return {row[1]: Known._make(row) for row in rows}
 
@@ -196,6 +243,9 @@ class Store:
 
     def place(self, row: int, position: int | None, line: int | None, mark: bytes) -> None:
         """The job stands at another line, as ``mark``."""
+        (before,) = self._database.execute("SELECT position FROM jobs WHERE id = ?", (row,)).fetchone()
+        if before is not None:
+            self._break_block(before)
         self._database.execute(
             "UPDATE jobs SET position = ?, line = ?, mark = ? WHERE id = ?", (position, line, mark, row)
         )
@@ -298,13 +348,12 @@ class Store:
         return int(count)
 
     def sent_since(self, moment: float) -> list[float]:
-        """When jobs were sent after ``moment``."""
-        return [row[0] for row in self._database.execute("SELECT sent_at FROM details WHERE sent_at > ?", (moment,))]
+        """When jobs were lately sent, after ``moment``."""
+        return [row[0] for row in self._database.execute("SELECT at FROM sends WHERE at > ?", (moment,))]
 
     def first_sent(self) -> float | None:
         """When the first of all jobs was sent."""
-        first: float | None = self._database.execute("SELECT min(sent_at) FROM details").fetchone()[0]
-        return first
+        return float(self.meta("first_sent")) or None
 
     # --- file names, uploads, the rest --------------------------------------------------------------------------------
 

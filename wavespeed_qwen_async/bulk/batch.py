@@ -124,7 +124,6 @@ class Batch:
         self._total: int | None = None
         self._began = 0.0
         self._seconds = 0.0
-        self._before: Counts | None = None
         self._after: Counts | None = None
         self._errors: list[tuple[str, int, str]] = []
 
@@ -173,7 +172,7 @@ class Batch:
             await self._source.close()
 
     async def _outcomes(self, journal: Journal) -> AsyncGenerator[BatchOutcome, None]:
-        self._before = counts = await journal.read(lambda store: store.counts())
+        spent = 0 if self._budget is None else (await journal.read(lambda store: store.counts())).cost
         self._total = await self._count()
         self._run = run = Run(
             self._session,
@@ -183,7 +182,7 @@ class Batch:
             options=self._options,
             budget=self._budget,
             template=self._template,
-            counts=counts,
+            spent=spent,
         )
         if self._drained:
             run.work.stop("drained")

@@ -13,21 +13,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wavespeed_qwen_async._files import Workers
 from wavespeed_qwen_async._inputs import is_url
+from wavespeed_qwen_async._media.files import Workers
 from wavespeed_qwen_async.errors import ConfigurationError, InvalidJobError
 from wavespeed_qwen_async.models import Job, as_job
 
-from ._digests import digest_of, mark_of
-from ._formats import IMAGES, READERS, Raw
+from ._digests import digest_of, mark_of, marks_of
+from ._formats import IMAGES, READERS, Raw, value_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
-__all__ = ["JobSource", "SourceLine", "read_source"]
+__all__ = ["JobSource", "SourceChunk", "SourceLine", "read_source"]
 
-_CHUNK = 500
+_CHUNK = 1000
 _CHUNK_OF_ITERABLE = 16  # a generator should not be pulled far ahead of what is sent
 _SHOWN = 100
 
@@ -37,23 +37,16 @@ class SourceLine:
 
     Attributes:
         line: Its number in the file, from 1; None where the source has no lines.
+        mark: What stands there, as bytes to compare; of a value without a text, what it means.
     """
 
-    __slots__ = ("_mark", "_raw", "_source", "line")
+    __slots__ = ("_raw", "_source", "line", "mark")
 
-    def __init__(self, source: _Options, raw: Raw) -> None:
+    def __init__(self, source: _Options, raw: Raw, mark: bytes | None = None) -> None:
         self._source = source
         self._raw = raw
-        self._mark: bytes | None = None
         self.line = raw.line
-
-    @property
-    def mark(self) -> bytes:
-        """What stands there, as bytes to compare; of a value without a text, what it means."""
-        if self._mark is None:
-            text = self._raw.mark
-            self._mark = mark_of(text, self._source.salt) if text is not None else self.digest()
-        return self._mark
+        self.mark = self.digest() if mark is None else mark
 
     def job(self) -> Job:
         """The job that the line means.
@@ -72,8 +65,53 @@ class SourceLine:
         try:
             return digest_of(self.job())
         except InvalidJobError:
-            text = self._raw.mark if self._raw.mark is not None else repr(self._raw.read()).encode("utf-8", "replace")
-            return mark_of(text, self._source.salt)
+            text = self._raw.text
+            return mark_of(
+                repr(self._raw.value).encode("utf-8", "replace") if text is None else text, self._source.salt
+            )
+
+
+class SourceChunk:
+    """Some lines of a source, looked at one by one only where that is needed."""
+
+    __slots__ = ("_marks", "_raws", "_source")
+
+    def __init__(self, source: _Options, raws: list[Raw]) -> None:
+        self._source = source
+        self._raws = raws
+        self._marks: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self._raws)
+
+    def __iter__(self) -> Iterator[SourceLine]:
+        return (self.line(place) for place in range(len(self)))
+
+    def first(self, count: int) -> SourceChunk:
+        """The first so many of them."""
+        return self if count >= len(self) else SourceChunk(self._source, self._raws[: max(0, count)])
+
+    @property
+    def digest(self) -> bytes:
+        """The same for the same lines, quicker to make than the marks are."""
+        if any(raw.text is None for raw in self._raws):
+            return mark_of(b"".join(self.marks), b"")
+        return mark_of(b"\n".join([raw.text or b"" for raw in self._raws]), self._source.salt)
+
+    @property
+    def marks(self) -> list[bytes]:
+        """The mark of each line."""
+        if self._marks is None:
+            texts = [raw.text for raw in self._raws if raw.text is not None]
+            if len(texts) == len(self._raws):
+                self._marks = marks_of(texts, self._source.salt)
+            else:
+                self._marks = [SourceLine(self._source, raw).mark for raw in self._raws]
+        return self._marks
+
+    def line(self, place: int) -> SourceLine:
+        """One of them."""
+        return SourceLine(self._source, self._raws[place], self.marks[place])
 
 
 class JobSource(Protocol):
@@ -81,7 +119,7 @@ class JobSource(Protocol):
 
     name: str
 
-    def chunks(self) -> AsyncGenerator[list[SourceLine], None]:
+    def chunks(self) -> AsyncGenerator[SourceChunk, None]:
         """The lines, some at a time, read lazily."""
 
     async def count(self) -> int | None:
@@ -128,9 +166,10 @@ class _Options:
         self.defaults = dict(defaults)
         self.salt = json.dumps(self.defaults, sort_keys=True, default=repr).encode() if self.defaults else b""
         self.folder: Path | None = None
+        self.parse: Callable[[Raw], Any] = value_of
 
     def job(self, raw: Raw) -> Job:
-        value = raw.read()
+        value = self.parse(raw)
         if isinstance(value, Job):
             return value
         if not isinstance(value, Mapping):
@@ -168,12 +207,11 @@ class _FileSource:
     def __repr__(self) -> str:
         return f"<source {self.name}>"
 
-    async def chunks(self) -> AsyncGenerator[list[SourceLine], None]:
+    async def chunks(self) -> AsyncGenerator[SourceChunk, None]:
         lines = await self._workers.run(self._lines)
         try:
             while chunk := await self._workers.run(self._some, lines):
                 yield chunk
-                await self._workers.run(self._check_unchanged)
         finally:
             await self._workers.run(lines.close)
 
@@ -198,16 +236,17 @@ class _FileSource:
         if kind not in READERS:
             known = ", ".join(sorted(kind for kind in READERS if kind != "folder"))
             raise ConfigurationError(f"{self.name}: give a file of kind {known}, or a folder of images ({IMAGES})")
+        self._options.parse = READERS[kind].parse
         return kind
 
     def _lines(self) -> Any:
         self._state = self._looks()
-        return self._read(READERS[self._kind()].lines(self._path))
+        return READERS[self._kind()].lines(self._path)
 
-    def _read(self, raws: Iterable[Raw]) -> Iterator[SourceLine]:
+    def _some(self, lines: Iterator[Raw]) -> SourceChunk:
+        self._check_unchanged()
         try:
-            for raw in raws:
-                yield SourceLine(self._options, raw)
+            return SourceChunk(self._options, list(islice(lines, _CHUNK)))
         except OSError as error:
             raise ConfigurationError(f"{self.name}: can't be read: {error.strerror or error}") from error
         except UnicodeDecodeError:
@@ -227,9 +266,6 @@ class _FileSource:
                 "lines are known by their content, so only new ones are paid"
             )
 
-    def _some(self, lines: Iterator[SourceLine]) -> list[SourceLine]:
-        return list(islice(lines, _CHUNK))
-
     def _count(self) -> int | None:
         try:
             return READERS[self._kind()].size(self._path)
@@ -246,10 +282,10 @@ class _IterableSource:
         self._jobs = jobs
         self._options = options
 
-    async def chunks(self) -> AsyncGenerator[list[SourceLine], None]:
+    async def chunks(self) -> AsyncGenerator[SourceChunk, None]:
         jobs = iter(self._jobs)
-        while chunk := [_line_of(self._options, value) for value in islice(jobs, _CHUNK_OF_ITERABLE)]:
-            yield chunk
+        while raws := [Raw(None, None, value) for value in islice(jobs, _CHUNK_OF_ITERABLE)]:
+            yield SourceChunk(self._options, raws)
             await asyncio.sleep(0)
 
     async def count(self) -> int | None:
@@ -276,15 +312,15 @@ class _AsyncSource:
         self._options = options
         self._kept: list[Any] | None = None
 
-    async def chunks(self) -> AsyncGenerator[list[SourceLine], None]:
+    async def chunks(self) -> AsyncGenerator[SourceChunk, None]:
         if self._kept is not None:
             for value in self._kept:
-                yield [_line_of(self._options, value)]
+                yield SourceChunk(self._options, [Raw(None, None, value)])
             return
         jobs = aiter(self._jobs)
         try:
             async for value in jobs:
-                yield [_line_of(self._options, value)]
+                yield SourceChunk(self._options, [Raw(None, None, value)])
         finally:
             if hasattr(jobs, "aclose"):
                 await jobs.aclose()
@@ -298,7 +334,3 @@ class _AsyncSource:
 
     async def close(self) -> None:
         pass
-
-
-def _line_of(options: _Options, value: Any) -> SourceLine:
-    return SourceLine(options, Raw(None, None, lambda: value))
