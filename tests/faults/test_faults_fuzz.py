@@ -173,6 +173,9 @@ async def test_a_hundred_thousand_mutated_answers() -> None:
 # --- end to end -------------------------------------------------------------------------------------------------------
 
 
+NO_CONTENT = 204
+
+
 class Wild:
     """A server that answers over a real socket what it likes, framed as it likes."""
 
@@ -211,11 +214,11 @@ class Wild:
         mutation = mutated(self.rng, answers=self._fitting(path))
         framing = self._framing(mutation.body)
         if path.startswith("/api/v3/wavespeed-ai/"):
-            self._remember(body, told=framing is None and paid(mutation))
+            self._remember(body, told=framing is None and mutation.status != NO_CONTENT and paid(mutation))
         fields = mutation.headers | (framing or {"Content-Length": str(len(mutation.body))})
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         writer.write(f"HTTP/1.1 {mutation.status} Wild\r\n{lines}\r\n".encode("utf-8", "surrogatepass"))
-        writer.write(b"" if mutation.status in {204, 304} else mutation.body)
+        writer.write(b"" if mutation.status in {NO_CONTENT, 304} else mutation.body)
         await writer.drain()
         return framing is None and self.rng.random() < 0.9
 
@@ -326,6 +329,6 @@ async def test_a_hundred_calls_to_a_wild_server(caplog) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.anyio
-async def test_three_thousand_calls_to_a_wild_server(caplog) -> None:
-    await wild_calls(3000, seed=4)
+async def test_a_thousand_calls_to_a_wild_server(caplog) -> None:
+    await wild_calls(1000, seed=4)
     assert not [record for record in caplog.records if record.exc_info]
