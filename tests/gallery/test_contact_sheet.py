@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from gallery_folder import picture
+from gallery_folder import line, picture, write
 from PIL import Image, ImageChops
 
+from wavespeed_qwen_async.bulk.gallery import make_contact_sheets
 from wavespeed_qwen_async.bulk.gallery._lettering import width_of, wrap
 from wavespeed_qwen_async.bulk.gallery._sheet import Sheet, SheetAxis, SheetCell, draw_sheets
+from wavespeed_qwen_async.bulk.sweep import Sweep
 
 COLOURS = [(200 - 40 * row, 60 + 40 * column, 30 + 50 * row) for row in range(3) for column in range(4)]
 ROWS = SheetAxis("LoRA", ("owner/ink", "owner/oil", "no LoRA"))
@@ -151,6 +153,17 @@ def test_cells_have_the_images_shape_and_images_are_not_distorted(tmp_path):
     assert counted == pytest.approx(100 * 50, rel=0.02)
 
 
+def test_sources_of_one_name_are_told_apart_by_their_place(tmp_path):
+    sweep = Sweep(prompt="snow", image=[tmp_path / "a" / "fox.png", tmp_path / "b" / "fox.png"], seed=5)
+    inputs = {"prompt": "snow", "seed": 5, "local_images": ["fox.png"]}
+    for index, colour in enumerate(COLOURS[:2]):
+        picture(tmp_path / f"{index}.png", colour)
+    write(tmp_path, [line(1 - at, model="edit-lora", inputs=inputs, file=f"{1 - at}.png") for at in range(2)])
+    (page,) = make_contact_sheets(sweep, tmp_path, side=100)
+    with Image.open(page) as image:
+        assert colours_of(image) == COLOURS[:2]
+
+
 def test_long_labels_are_wrapped_into_the_margin(tmp_path, cell):
     long = "studio/a-very-long-name-of-a-lora-for-oil-painting-in-the-dutch-manner-of-the-golden-age"
     (image,) = drawn(tmp_path, rows=SheetAxis("LoRA", (long, "b", "c")), columns=COLUMNS, cell=cell)
@@ -185,7 +198,8 @@ def test_what_does_not_fit_ends_in_an_ellipsis(text):
 
 
 def test_no_line_begins_with_a_comma():
-    assert not any(line[0] in "\uff0c。" for line in wrap(TEXTS[1], 20, 81, 99))
+    for width in range(60, 400, 10):
+        assert not any(line[0] in "\uff0c。" for line in wrap(TEXTS[1], 20, width, 99))
 
 
 def test_words_stay_whole_where_they_fit():

@@ -127,6 +127,16 @@ def test_our_own_page_is_renewed_and_nothing_else_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "index.html", "results.jsonl", "thumbs"]
 
 
+def test_thumbnails_of_images_that_are_gone_go_too(tmp_path):
+    for index in range(2):
+        picture(tmp_path / f"{index}.png")
+    write(tmp_path, [line(0), line(1)])
+    make_gallery(tmp_path)
+    (tmp_path / "0.png").unlink()
+    make_gallery(tmp_path)
+    assert len(list((tmp_path / "thumbs").iterdir())) == 1
+
+
 def test_half_a_character_does_not_break_the_page(tmp_path):
     write(tmp_path, [])
     (tmp_path / "results.jsonl").write_text(json.dumps(failed(0, inputs={"prompt": "a\ud83d"})))

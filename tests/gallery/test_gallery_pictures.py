@@ -9,7 +9,6 @@ import pytest
 from gallery_folder import picture
 from PIL import Image
 
-from wavespeed_qwen_async.bulk.gallery import _pictures
 from wavespeed_qwen_async.bulk.gallery._entries import THUMBS
 from wavespeed_qwen_async.bulk.gallery._pictures import SIDE, SIDE_OF_SOURCE, Pictures
 
@@ -109,8 +108,19 @@ def test_without_copies_nothing_is_written(tmp_path, monkeypatch, why):
     assert not (tmp_path / THUMBS).exists()
 
 
-def test_a_killed_run_leaves_no_half_thumbnail(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_half_thumbnail(tmp_path, monkeypatch):
+    def save(_, path, *args, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
     picture(tmp_path / "a.png")
-    monkeypatch.setattr(_pictures, "_on_white", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(Image.Image, "save", save)
     assert Pictures(tmp_path).look_at(["a.png"])["a.png"].thumb is None
     assert thumbs(tmp_path) == []
+
+
+def test_an_image_of_the_same_length_made_later_is_another(tmp_path):
+    picture(tmp_path / "a.png")
+    first = Pictures(tmp_path).look_at(["a.png"])["a.png"]
+    os.utime(tmp_path / "a.png", (1, 1))
+    assert Pictures(tmp_path).look_at(["a.png"])["a.png"].thumb != first.thumb

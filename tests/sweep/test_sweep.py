@@ -132,6 +132,7 @@ def test_labels_are_short_where_that_tells_them_apart():
     [
         ({"rows": "seed"}, ("seed", "scale")),
         ({"columns": "lora"}, ("seed", "lora")),
+        ({"rows": "scale"}, ("scale", "seed")),
         ({"rows": "scale", "columns": "seed"}, ("scale", "seed")),
     ],
 )
@@ -159,7 +160,10 @@ def test_the_edges_are_chosen(given, edges):
         ({"seed": [1, 2], "size": ["256x256", "512x512"], "rows": "seed", "columns": "seed"}, "name two axes"),
         ({"steps": 3}, "unknown parameter 'steps'"),
         ({"seed": list(range(201))}, "201 Seed are 201 images, more than max_images = 200"),
-        ({"seed": list(range(10**5))}, "more than max_images"),
+        (
+            {"seed": list(range(10**4)), "prompt": [str(n) for n in range(10**4)]},
+            "100000000 images, more than max_images",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_sent(given, message):

@@ -111,8 +111,7 @@ def _of_lines(lines: Iterable[bytes]) -> _Found:
             continue
         entry = _entry(told, number)
         key = _hashable(told.get("job"), ("index", entry.index))
-        found.by_job.pop(key, None)  # the last line of a job counts: failed first, say, and saved when tried again
-        found.by_job[key] = entry
+        found.by_job[key] = entry  # the last line of a job counts: failed first, say, and saved when tried again
     return found
 
 
