@@ -251,3 +251,95 @@ async def test_a_missing_source_image_is_that_jobs_failure(run, write, emulator)
     assert wrong.error.billed == "no"
     assert wrong.price == 0
     assert len(emulator.ledger.accepted) == 1
+
+
+async def cut_off(opened, folder, source, after):
+    """Run for a while, then be gone as a killed process is: what was on its way stays `submitting`."""
+
+    async def first():
+        async with opened() as session:
+            async with aclosing(Batch(source, folder, session).run()) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+    task = asyncio.create_task(first())
+    await asyncio.sleep(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cut_off_job_whose_line_is_gone_is_collected_if_paid_and_not_sent_if_not(
+    opened, run, write, folder, emulator
+):
+    emulator.faults.script("submit", "drop_after", "drop", "drop")
+    await cut_off(opened, folder, write(*prompts(3)), 0.3)
+    assert len(emulator.ledger.accepted) == 1
+    kept = emulator.ledger.accepted[0].inputs["prompt"]
+    source = write(*[{"prompt": f"new {n}"} for n in range(2)], {"prompt": "picture 2"})
+    batch, outcomes = await run(source)
+    accepted = [record.inputs["prompt"] for record in emulator.ledger.accepted]
+    assert sorted(accepted) == sorted({kept, "new 0", "new 1", "picture 2"})
+    assert sum(outcome.resumed for outcome in outcomes) >= 1
+    assert len(images(folder)) == len(accepted)
+
+
+async def test_a_cut_off_job_keeps_its_seed(opened, run, write, folder, emulator):
+    emulator.faults.add("submit", "drop", times=3)
+    source = write(*prompts(3))
+    await cut_off(opened, folder, source, 0.3)
+    assert len(emulator.ledger.accepted) == 0
+    with sqlite3.connect(folder / JOURNAL_NAME) as database:
+        before = {row[0] for row in database.execute("SELECT inputs FROM details")}
+    database.close()
+    await run(source)
+    after = {record.inputs["seed"] for record in emulator.ledger.accepted}
+    assert len(before) == 3
+    assert all(any(f'"seed":{seed}' in text for text in before) for seed in after)
+
+
+async def test_unknown_ones_are_left_looked_for_again_and_sent_again_only_when_asked(run, write, folder, emulator):
+    emulator.faults.script("submit", "drop_after", "drop")
+    down = emulator.faults.add("list", "status", status=500)
+    source = write(*prompts(4))
+    batch, outcomes = await run(source)
+    assert sum(outcome.ok for outcome in outcomes) == 2
+    assert batch.summary().unknown == 2
+    assert batch.summary().cost_total == pytest.approx(0.1), "perhaps paid counts as paid"
+    batch, outcomes = await run(source)
+    assert outcomes == []
+    assert batch.summary().unknown == 2
+    emulator.faults.remove(down)
+    batch, outcomes = await run(source)
+    assert [outcome.ok for outcome in outcomes] == [True], "the accepted one is found, the other is not sent by itself"
+    assert len(emulator.ledger.accepted) == 3
+    assert batch.summary().unknown == 1
+    batch, outcomes = await run(source, resubmit_unknown=True)
+    assert [outcome.ok for outcome in outcomes] == [True]
+    assert len(emulator.ledger.accepted) == 4
+    assert batch.summary().unknown == 0
+    assert sorted(line["status"] for line in results(folder)) == ["saved"] * 4
+
+
+async def test_strangers_are_listed(opened, run, write, folder, emulator):
+    await run(write(*prompts(2)))
+    async with opened() as session:
+        foreign = await session.generate("somebody else's")
+        found = [prediction async for prediction in Batch([], folder, session).strangers()]
+    assert [prediction.id for prediction in found] == [foreign.id]
+
+
+async def test_the_accounts_window_goes_on_over_a_restart(opened, write, folder, emulator):
+    source = write(*prompts(30))
+
+    async def some(count):
+        async with opened(limits=Limits(max_per_minute=10, max_in_flight=50, burst=True)) as session:
+            async with aclosing(Batch(source, folder, session).run()) as outcomes:
+                async for _ in outcomes:
+                    count -= 1
+                    if not count:
+                        return
+
+    await some(10)
+    await some(5)
+    assert emulator.ledger.peak_submits(60.0) <= 10
