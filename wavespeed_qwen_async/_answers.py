@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 from yarl import URL
 
 from . import errors
@@ -26,6 +27,7 @@ __all__ = [
     "UploadTicket",
     "failure_of",
     "http_date",
+    "parsed",
     "read_balance",
     "read_deleted_count",
     "read_page",
@@ -262,11 +264,19 @@ def _checked(answer: Answer, prediction_id: str | None = None) -> dict[str, Any]
 
 
 def _envelope(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
+    value = parsed(body)
     return value if isinstance(value, dict) else {}
+
+
+def parsed(body: bytes) -> Any:
+    """What the JSON says, None where it is none. Half characters, which JSON can write, are replaced."""
+    try:
+        return from_json(body)
+    except ValueError:  # also a byte order mark and half characters, which the standard library reads
+        try:
+            return from_json(json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
 
 
 def _effective_status(status: int, envelope: Mapping[str, Any]) -> int:

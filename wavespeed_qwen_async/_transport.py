@@ -52,7 +52,7 @@ class Timeout:
 
     Attributes:
         connect: To get a connection.
-        read: Between two pieces of an answer; twice this for a whole answer of the API.
+        read: For a whole answer of the API, from its request on; of a media host, between two pieces.
         sync: For a submit that is held until its image is there (``wait="sync"``, ``enable_sync_mode``).
         job: Overall, from the accepted submit until the result; then the error carries the id, ``billed="yes"``.
 
@@ -145,7 +145,9 @@ class Transport:
                 url,
                 data=body,
                 headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=2 * read, connect=self.timeout.connect, sock_read=read),
+                timeout=aiohttp.ClientTimeout(
+                    total=read, sock_connect=self.timeout.connect
+                ),  # each other one is a timer more
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
             ) as response:

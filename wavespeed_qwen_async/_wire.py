@@ -33,6 +33,7 @@ __all__ = [
 API = "/api/v3/"
 MAX_PAGE_SIZE = 100
 
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one each time
 _OPTIONAL = ("size", "loras", "seed", "output_format", "enable_sync_mode", "enable_base64_output")
 
 
@@ -138,7 +139,7 @@ def webhook_secret_request() -> Request:
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return _TO_JSON(body).encode()
 
 
 def _iso(moment: datetime) -> str:

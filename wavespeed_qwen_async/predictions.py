@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WrapValidator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator
+from pydantic_core import core_schema
 
 from .errors import DownloadError, WaveSpeedError
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL.Image import Image as PILImage
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
     from .models import Job  # noqa: TC004 - the private attribute's annotation is never evaluated
 
@@ -110,6 +113,25 @@ class Output:
         return fetcher
 
 
+class _OrElse:
+    """What is as documented is read without a call of Python; what is not is mended and tried again."""
+
+    def __init__(self, mend: Callable[[Any], Any]) -> None:
+        self._mend = mend
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        mended = core_schema.no_info_before_validator_function(self._mend, schema)
+        return core_schema.union_schema([schema, mended], mode="left_to_right")
+
+
+class _OrNone:
+    """A detail that can't be read is left out; it must not cost the image."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
+
+
 def _lenient(value: Any, handler: Callable[[Any], Any]) -> Any:
     """A detail that can't be read is left out; it must not cost the image."""
     try:
@@ -156,8 +178,8 @@ def _text(value: Any) -> Any:
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
-def _mapping(value: Any, handler: Callable[[Any], Any]) -> Any:
-    return _lenient(value, handler) or {}
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
 
 
 class Prediction(BaseModel):
@@ -181,21 +203,19 @@ class Prediction(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     id: Annotated[str, Field(min_length=1)]
-    model: Annotated[str, BeforeValidator(_text)] = ""
-    status: Annotated[str, BeforeValidator(_text)] = ""
-    raw_outputs: Annotated[tuple[str, ...], BeforeValidator(_texts)] = Field(
-        default=(), validation_alias="outputs", repr=False
-    )
-    has_nsfw_contents: Annotated[tuple[bool, ...], BeforeValidator(_flags)] = ()
-    urls: Annotated[dict[str, Any], WrapValidator(_mapping)] = Field(default_factory=dict, repr=False)
+    model: Annotated[str, _OrElse(_text)] = ""
+    status: Annotated[str, _OrElse(_text)] = ""
+    raw_outputs: Annotated[tuple[str, ...], _OrElse(_texts)] = Field(default=(), validation_alias="outputs", repr=False)
+    has_nsfw_contents: Annotated[tuple[bool, ...], _OrElse(_flags)] = ()
+    urls: Annotated[dict[str, Any], _OrElse(_nothing)] = Field(default_factory=dict, repr=False)
     created_at: Annotated[datetime | None, WrapValidator(_moment)] = None
-    error: Annotated[str, BeforeValidator(_text)] = ""
-    code: Annotated[int | None, WrapValidator(_lenient)] = None
-    timings: Annotated[dict[str, Any], WrapValidator(_mapping)] = Field(default_factory=dict)
-    execution_time: Annotated[float | None, WrapValidator(_lenient)] = Field(
+    error: Annotated[str, _OrElse(_text)] = ""
+    code: Annotated[int | None, _OrNone()] = None
+    timings: Annotated[dict[str, Any], _OrElse(_nothing)] = Field(default_factory=dict)
+    execution_time: Annotated[float | None, _OrNone()] = Field(
         default=None, validation_alias="executionTime", repr=False
     )
-    inputs: Annotated[dict[str, Any] | None, WrapValidator(_lenient)] = Field(
+    inputs: Annotated[dict[str, Any] | None, _OrNone()] = Field(
         default=None, validation_alias=AliasChoices("inputs", "input"), repr=False
     )
     _job: Job | None = PrivateAttr(default=None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
+from ._answers import parsed
 from .errors import ConfigurationError
 from .predictions import Prediction
 
@@ -260,10 +260,10 @@ _REASONS = {
 
 def _read(body: bytes) -> Prediction | None:
     try:
-        value = json.loads(body)
+        value = parsed(body)
         inner = value.get("data") if isinstance(value, dict) and "id" not in value else value
         return Prediction.model_validate(inner)
-    except (ValidationError, ValueError, RecursionError):
+    except ValidationError:
         return None
 
 
