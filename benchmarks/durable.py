@@ -155,9 +155,8 @@ async def first_submit(url: str, source: Path, out: Path) -> None:
         async with aclosing(batch.run()) as outcomes:
             async for outcome in outcomes:
                 assert outcome.ok, outcome.error
-    print(
-        f"whole run {time.perf_counter() - began:.2f} s; {batch.summary().skipped} skipped, {batch.summary().saved} saved"
-    )
+    took, summary = time.perf_counter() - began, batch.summary()
+    print(f"whole run {took:.2f} s; {summary.skipped} skipped, {summary.saved} saved")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

@@ -86,6 +86,6 @@ async def main(url: str, source: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 4:  # noqa: PLR2004
+    if len(sys.argv) > 4:
         Killer(" ".join(sys.argv[4:])).install()
     asyncio.run(main(*sys.argv[1:4]))

@@ -71,13 +71,13 @@ async def test_equal_lines_are_made_as_often_as_they_stand_there(run, write, emu
     assert len(images(folder)) == 4
 
 
-async def test_a_changed_line_is_a_new_job_and_is_told_before_paying(run, write, opened, folder, emulator, caplog):
+async def test_a_changed_line_is_a_new_job_and_is_told_before_paying(run, write, opened, folder, emulator, caplog):  # noqa: PLR0917 - fixtures
     await run(write({"prompt": "a", "seed": 1}, {"prompt": "b", "seed": 1}))
     source = write({"prompt": "a", "seed": 1, "size": "512*512"}, {"prompt": "b", "seed": 1})
     async with opened() as session:
         plan = await Batch(source, folder, session).plan()
     assert (plan.new, plan.saved, plan.changed, plan.removed) == (1, 1, [0], 1)
-    batch, outcomes = await run(source)
+    _batch, outcomes = await run(source)
     assert [outcome.index for outcome in outcomes] == [0]
     assert "not what they were" in caplog.text
     assert len(images(folder)) == 3, "the image of the job that stood there before is not written over"
@@ -138,6 +138,7 @@ async def test_a_retry_after_a_failed_task_does_not_adopt_the_failed_one(run, wr
     assert second.ok
     assert second.prediction.id != first.error.prediction_id
     assert len(emulator.ledger.accepted) == 2
+    assert len({record.inputs["seed"] for record in emulator.ledger.accepted}) == 1, "the same job, the same seed"
 
 
 async def test_what_takes_too_long_is_awaited_by_the_next_run(run, write, emulator):
@@ -167,7 +168,7 @@ async def test_iterables_are_sources_and_resume_too(run, emulator):
 
     _, outcomes = await run([*prompts(3), TextToImage(prompt="x")])
     assert len(outcomes) == 4
-    batch, outcomes = await run(iter([*prompts(3), TextToImage(prompt="y")]))
+    _batch, outcomes = await run(iter([*prompts(3), TextToImage(prompt="y")]))
     assert [outcome.index for outcome in outcomes] == [3]
     _, outcomes = await run(lazily())
     assert len(outcomes) == 5

@@ -74,7 +74,7 @@ async def test_drained_before_it_runs_and_while_its_source_thinks(opened, folder
 
 
 @pytest.mark.parametrize("after", [0.0, 0.001, 0.01, 0.1, 1.0, 5.0, 7.0, 9.0, 11.0, 13.0])
-async def test_cancelled_at_any_moment_the_next_run_goes_on(opened, run, write, folder, emulator, after):
+async def test_cancelled_at_any_moment_the_next_run_goes_on(opened, run, write, folder, emulator, after):  # noqa: PLR0917 - fixtures
     emulator.faults.add("submit", "drop_after", every=7)
     emulator.faults.add("submit", "drop", every=11)
     source = write(*prompts(40))
@@ -144,7 +144,7 @@ async def test_a_disk_that_fills_under_the_journal(run, write, folder, emulator,
     before = len(emulator.ledger.accepted)
     assert before <= 20
     monkeypatch.undo()
-    _, outcomes = await run(source)
+    _, _outcomes = await run(source)
     assert len(images(folder)) == 60
     assert len(emulator.ledger.accepted) == 60
 
@@ -277,7 +277,7 @@ async def test_a_cut_off_job_whose_line_is_gone_is_collected_if_paid_and_not_sen
     assert len(emulator.ledger.accepted) == 1
     kept = emulator.ledger.accepted[0].inputs["prompt"]
     source = write(*[{"prompt": f"new {n}"} for n in range(2)], {"prompt": "picture 2"})
-    batch, outcomes = await run(source)
+    _batch, outcomes = await run(source)
     accepted = [record.inputs["prompt"] for record in emulator.ledger.accepted]
     assert sorted(accepted) == sorted({kept, "new 0", "new 1", "picture 2"})
     assert sum(outcome.resumed for outcome in outcomes) >= 1
@@ -296,6 +296,16 @@ async def test_a_cut_off_job_keeps_its_seed(opened, run, write, folder, emulator
     after = {record.inputs["seed"] for record in emulator.ledger.accepted}
     assert len(before) == 3
     assert all(any(f'"seed":{seed}' in text for text in before) for seed in after)
+
+
+async def test_what_the_journal_holds_is_not_adopted_for_its_equal_twin(opened, run, write, folder, emulator):
+    emulator.faults.script("submit", "ok", "drop")
+    source = write(*[{"prompt": "twin", "seed": 5}] * 2)
+    await cut_off(opened, folder, source, 0.3)
+    assert len(emulator.ledger.accepted) == 1
+    _, outcomes = await run(source)
+    assert len({outcome.prediction.id for outcome in outcomes}) == 2
+    assert len(emulator.ledger.accepted) == 2
 
 
 async def test_unknown_ones_are_left_looked_for_again_and_sent_again_only_when_asked(run, write, folder, emulator):

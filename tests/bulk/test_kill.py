@@ -1,4 +1,4 @@
-"""SIGKILL at every state move, one by one, and at what lies between; then a resume. Nothing lost, nothing paid twice."""
+"""SIGKILL at every state move, one by one, and between them; then a resume. Nothing is lost, nothing paid twice."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ async def test_used_up_credits_end_it_cleanly(run, write, emulator, opened, fold
 
 @pytest.mark.wavespeed_emulator(balance=0.01)
 async def test_the_balance_is_looked_at_first(run, write, emulator):
-    batch, outcomes = await run(write(*prompts(3)))
+    batch, _outcomes = await run(write(*prompts(3)))
     assert batch.summary().stopped == "credits"
     assert emulator.ledger.requests["submit"] == 0
 

@@ -106,7 +106,7 @@ async def test_a_folder_of_images_with_one_prompt(tmp_path, run, emulator, folde
     (source / "notes.md").write_text("no image")
     with pytest.raises(ConfigurationError, match="say what to do"):
         await run(source)
-    batch, outcomes = await run(source, prompt="make it snow")
+    _batch, outcomes = await run(source, prompt="make it snow")
     assert [outcome.ok for outcome in outcomes] == [True, True]
     assert all(record.inputs["prompt"] == "make it snow" for record in emulator.ledger.accepted)
     (source / "c.png").write_bytes(blank_image(301, 301, "png"))

@@ -29,7 +29,7 @@ def wanted(seed=7, after=100.0, before=110.0, model=MODEL, **more):
     return Wanted(model, inputs(seed, **more), after, before)
 
 
-def seen(name, seed=7, created=105.0, model=MODEL, bare=False, **more):
+def seen(name, seed=7, created=105.0, model=MODEL, *, bare=False, **more):
     return Seen(name, model, created, None if bare else inputs(seed, **more))
 
 
