@@ -45,11 +45,11 @@ async def test_drained_it_collects_what_is_paid_and_sends_no_more(opened, run, w
 async def test_drained_at_a_slow_rate_it_does_not_wait_for_its_turns(opened, write, folder, emulator):
     async with opened(limits=Limits(max_per_minute=2, max_in_flight=50)) as session:
         batch = Batch(write(*prompts(50)), folder, session)
-        began = asyncio.get_running_loop().time()
         async with aclosing(batch.run()) as outcomes:
             async for _ in outcomes:
                 batch.drain()
-        assert asyncio.get_running_loop().time() - began < 60
+                drained = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - drained < 5
     assert batch.summary().stopped == "drained"
 
 
