@@ -263,7 +263,7 @@ class Reconciler:
         start = datetime.fromtimestamp(since, UTC)
         end = None if until is None else datetime.fromtimestamp(until, UTC)
         for page in range(1, _MOST_PAGES + 1):
-            request = _wire.list_request(page=page, created_after=start, created_before=end)
+            request = _wire.list_request(page=page, created_after=start, created_before=end, include_inputs=True)
             async with asyncio.timeout(_PAGE_TIMEOUT):
                 items = await self._api.ask(request, _answers.read_page, again=False)
             fresh = [item for item in items if item.id not in found]

@@ -88,9 +88,15 @@ def list_request(
     status: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
+    include_inputs: bool = False,
 ) -> Request:
-    """One page of the account's predictions of the last 7 days, newest first."""
+    """One page of the account's predictions of the last 7 days, newest first.
+
+    ``include_inputs`` asks for what was sent, too: the vendor's command line sends it; its pages don't name it.
+    """
     body: dict[str, Any] = {"page": page, "page_size": page_size}
+    if include_inputs:
+        body["include_inputs"] = True
     if model is not None:
         body["model"] = model
     if status is not None:

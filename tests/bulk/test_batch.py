@@ -226,3 +226,11 @@ async def test_provenance_is_written_unless_not_wanted(run, write, folder):
     assert "a fox" in repr(extract(outcome.path.read_bytes()))
     _, (outcome,) = await run(write({"prompt": "a cat", "output_format": "png"}), provenance=False)
     assert b"a cat" not in outcome.path.read_bytes()
+
+
+async def test_a_file_in_a_folder_of_its_template_is_told_with_that_folder(run, write, folder, emulator):
+    _, (outcome,) = await run(write(*prompts(1)), names="{slug}/{index}.{ext}")
+    (told,) = results(folder)
+    assert "/" in told["file"]
+    assert (folder / told["file"]) == outcome.path
+    assert outcome.path.is_file()

@@ -218,3 +218,12 @@ async def test_memory_of_held_ids_stays_small(session, emulator):
 
 def jobs(count):
     return [{"prompt": f"picture {number}"} for number in range(count)]
+
+
+@pytest.mark.wavespeed_emulator(list_inputs="asked")
+async def test_inputs_are_asked_for_where_the_list_has_them_for_the_asking(session, emulator):
+    """With them several lost at one time are told apart; without, they would stay unknown."""
+    emulator.faults.add("submit", "drop_after", nth=(2, 3))
+    outcomes = [outcome async for outcome in session.stream(jobs(6))]
+    assert all(outcome.ok for outcome in outcomes)
+    assert len(emulator.ledger.accepted) == 6

@@ -98,11 +98,11 @@ class Entry:
             resumed=self.resumed,
         )
 
-    def result(self, status: str, seconds: float) -> dict[str, Any]:
-        """Its line in ``results.jsonl``; the journal adds its id there as ``job``."""
+    def result(self, status: str, seconds: float, folder: Path) -> dict[str, Any]:
+        """Its line in the ``results.jsonl`` of ``folder``; the journal adds its id there as ``job``."""
         told: dict[str, Any] = {"index": self.index, "line": self.line, "ok": self.error is None, "status": status}
         if self.path is not None and self.error is None:
-            told["file"] = self.path.name
+            told["file"] = self.path.relative_to(folder).as_posix()  # a name template can make folders
         if self.job is not None:
             inputs = inputs_of(self.job, [source for source in self.job.sources if isinstance(source, str)])
             local = [_shown(source) for source in self.job.sources if not isinstance(source, str)]

@@ -203,7 +203,9 @@ class Steps:
         entry.error = error
         self._work.tally.unknown += 1
         self._work.tally.failed += 1
-        await self._journal.move(entry.row, State.UNKNOWN, result=entry.result("unknown", 0.0), **_as_columns(error))
+        await self._journal.move(
+            entry.row, State.UNKNOWN, result=entry.result("unknown", 0.0, self._work.folder), **_as_columns(error)
+        )
         self._work.settle(entry)
 
     # --- awaiting and saving ------------------------------------------------------------------------------------------
@@ -248,7 +250,9 @@ class Steps:
             made = Provenance.of(prediction, output=output.index, price=dollars(entry.price))
             await media.save(output, work.folder / name, provenance=made if work.options.provenance else None)
         entry.path = work.folder / names[0]
-        await self._journal.move(entry.row, State.SAVED, seconds=seconds, result=entry.result("saved", seconds))
+        await self._journal.move(
+            entry.row, State.SAVED, seconds=seconds, result=entry.result("saved", seconds, work.folder)
+        )
         work.tally.saved += 1
         work.settle(entry)
 
@@ -285,7 +289,7 @@ class Steps:
             price=entry.price,
             refund=price if refunded else None,
             seconds=seconds,
-            result=entry.result("failed", seconds),
+            result=entry.result("failed", seconds, self._work.folder),
             **_as_columns(error),
         )
         work = self._work
