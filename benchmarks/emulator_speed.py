@@ -7,6 +7,7 @@ prepared bytes, so that it costs next to nothing. Median, least and most of seve
     result    GET of a finished prediction
     list      POST of the list, one page of 100 predictions
     balance   GET, the least there is
+    bare      nothing at all, by aiohttp: the yardstick for a machine
     mixed     what a sweeping client sends: 10 submits to 1 list to 2 results
 
     python benchmarks/emulator_speed.py --runs 5 --seconds 3 --connections 32
@@ -24,22 +25,33 @@ import time
 import urllib.request
 from pathlib import Path
 
-from wavespeed_qwen_async.emulator import Emulator
+from aiohttp import web
+
+from wavespeed_qwen_async.emulator import run
 
 T2I = "/api/v3/wavespeed-ai/qwen-image/text-to-image-lora"
+ANSWER = json.dumps({"code": 200, "data": {"id": "0" * 32, "outputs": ["x" * 300]}}).encode()
 BODY = {"prompt": "a red fox, ink wash", "size": "1024*1024", "loras": [{"path": "o/n", "scale": 0.8}], "seed": 1}
 
 
-def serve(sending, core: int | None) -> None:
+def serve(sending, kind: str, core: int | None) -> None:
+    """What `wavespeed-qwen emulator --blank` does; for "bare" an aiohttp server that does nothing."""
     if core is not None:
         os.sched_setaffinity(0, {core})
+    if kind == "bare":
+        asyncio.run(bare(sending))
+    else:
+        options = {"blank": True, "tier": None, "balance": 1e9, "inference": (0.0, 0.0)}
+        run(port=0, on_start=lambda emulator: sending.send(emulator.url), **options)
 
-    async def main() -> None:
-        async with Emulator(blank=True, tier=None, balance=1e9, inference=(0.0, 0.0)) as emulator:
-            sending.send(emulator.url)
-            await asyncio.Event().wait()
 
-    asyncio.run(main())
+async def bare(sending) -> None:
+    async def handle(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=ANSWER, content_type="application/json")
+
+    server = await asyncio.get_running_loop().create_server(web.Server(handle, access_log=None), "127.0.0.1", 0)
+    sending.send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    await asyncio.Event().wait()
 
 
 def request(method: str, path: str, body: object = None) -> bytes:
@@ -116,6 +128,7 @@ def kinds(prediction: str) -> dict[str, list[bytes]]:
     page = request("POST", "/api/v3/predictions", {"page": 1, "page_size": 100})
     few = request("POST", "/api/v3/predictions", {"page": 1, "page_size": 100, "status": "processing"})
     return {
+        "bare": [submit],
         "submit": [submit],
         "result": [result],
         "list": [page],
@@ -127,7 +140,9 @@ def kinds(prediction: str) -> dict[str, list[bytes]]:
 def measure(kind: str, options: argparse.Namespace, cores: list[int]) -> tuple[float, float]:
     """One run on a fresh emulator."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=serve, args=(sending, cores[-1] if len(cores) > 1 else None), daemon=True)
+    process = multiprocessing.Process(
+        target=serve, args=(sending, kind, cores[-1] if len(cores) > 1 else None), daemon=True
+    )
     process.start()
     try:
         url = receiving.recv()
