@@ -70,7 +70,7 @@ class Service:
         self.media_url = ""
         self.on_accept: Callable[[Prediction], None] | None = None
         self.revoked = False
-        self._good_header: str | None = None  # nearly all requests of a run show the same
+        self._good: tuple[str | None, str | None] = None, ""  # nearly all requests of a run show the same
         rate, running = settings.limits
         self._window = SlidingWindow(rate, settings.window)
         self._slots = Slots(running)
@@ -82,17 +82,17 @@ class Service:
 
     def authorize(self, header: str | None) -> None:
         """Let a request with a good key in."""
-        if header is not None and header == self._good_header and not self.revoked:
+        expected = self.settings.api_key
+        if self._good == (header, expected) and not self.revoked:
             return
         scheme, _, key = (header or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
             raise RefusalError(401, "Unauthorized: no API key")
         self.ledger.keys.add(key)
-        expected = self.settings.api_key
         if self.revoked or (expected is not None and key != expected):
             raise RefusalError(401, "Unauthorized: invalid API key")
-        self._good_header = header
+        self._good = header, expected
 
     def accept(self, model: Model, body: bytes, webhook: str | None, plan: Plan) -> Prediction:
         """Take in a submit, or say why not; from here on it is billed."""
