@@ -70,7 +70,7 @@ class Service:
         self.media_url = ""
         self.on_accept: Callable[[Prediction], None] | None = None
         self.revoked = False
-        self._good: tuple[str | None, str | None] = None, ""  # nearly all requests of a run show the same
+        self._good: tuple[str | None, str | None] | None = None  # nearly all requests of a run show the same
         rate, running = settings.limits
         self._window = SlidingWindow(rate, settings.window)
         self._slots = Slots(running)
