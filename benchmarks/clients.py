@@ -50,7 +50,8 @@ async def _all(work: Work, job: Callable[[int], Awaitable[str]]) -> dict[str, fl
     async def one(index: int) -> None:
         async with slots:
             await pace.turn()
-            ends[await job(index)] = time.monotonic()
+            task = await job(index)
+            ends[task] = time.monotonic()
 
     await asyncio.gather(*(one(index) for index in range(work.jobs)))
     return ends

@@ -111,7 +111,7 @@ def _targets(kept: dict[str, Any]) -> list[str]:
             if all(content["runs"].get(name) for name in names):
                 values = [statistics.median(run[figure] for run in content["runs"][name]) for name in names]
                 lines.append(_target(title, bound, values[0] / values[1] if len(values) > 1 else values[0]))
-    sizes = {name: _cost(kept[f"growth-{name}"]) for name in (1000, 10_000, 100_000) if f"growth-{name}" in kept}
+    sizes = {name: _cost(kept[f"growth-{name}"]) for name in (1000, 5000, 10_000, 100_000) if f"growth-{name}" in kept}
     if len(sizes) > 1:
         lines.append(
             _target(f"growth, {max(sizes):,} of {min(sizes):,} jobs", 1.15, sizes[max(sizes)] / sizes[min(sizes)])
