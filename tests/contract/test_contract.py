@@ -56,14 +56,14 @@ class Service:
 
 @pytest.fixture(params=["emulator", pytest.param("live", marks=pytest.mark.live)])
 async def service(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    if request.param == "emulator":
+        async with Emulator(blank=True, speed=60.0, api_key="right") as emulator, aiohttp.ClientSession() as http:
+            yield Service(http, emulator.url, "right", 0.05)
+        return
+    key = os.environ.get("WAVESPEED_API_KEY")
+    if not key:
+        pytest.skip("WAVESPEED_API_KEY is not set")
     async with aiohttp.ClientSession() as http:
-        if request.param == "emulator":
-            async with Emulator(blank=True, speed=60.0, api_key="right") as emulator:
-                yield Service(http, emulator.url, "right", 0.05)
-            return
-        key = os.environ.get("WAVESPEED_API_KEY")
-        if not key:
-            pytest.skip("WAVESPEED_API_KEY is not set")
         yield Service(http, os.environ.get("WAVESPEED_BASE_URL", "https://api.wavespeed.ai"), key, 2.5)
 
 

@@ -24,9 +24,9 @@ def test_every_module_and_test_folder_that_contributing_names_exists():
     assert len(rows) > 15
     for _, edit, test in rows:
         for name in re.findall(r"`([\w./]+)`", edit):
-            assert name == "LAYERS" or any(
-                (base / name).exists() for base in (ROOT, ROOT / "wavespeed_qwen_async")
-            ), name
+            assert name == "LAYERS" or any((base / name).exists() for base in (ROOT, ROOT / "wavespeed_qwen_async")), (
+                name
+            )
         folder = ROOT
         for name in re.findall(r"`(?:python )?([\w./]+\.py|tests/[\w/.]+)`?", test):
             path = ROOT / name if name.startswith("tests/") else folder / name

@@ -54,7 +54,8 @@ def imports_of(path: Path) -> set[str]:
             elif node.module and node.module.startswith("wavespeed_qwen_async."):
                 found.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
-            found |= {name.split(".")[1] for name in (a.name for a in node.names) if name.startswith("wavespeed_qwen_async.")}
+            ours = [alias.name for alias in node.names if alias.name.startswith("wavespeed_qwen_async.")]
+            found |= {name.split(".")[1] for name in ours}
     return found
 
 

@@ -104,7 +104,7 @@ class Service:
         if not self.account.can_pay(price, now):
             raise RefusalError(402, "Insufficient credits: please top up your account")
         self._admit(now)
-        prediction = self._schedule(model, body, inputs, now, plan, price=price)
+        prediction = self._schedule(model, body, inputs, now, plan=plan, price=price)
         prediction.webhook = webhook
         self.account.charge(prediction)
         self.store.add(prediction)
@@ -146,7 +146,7 @@ class Service:
         raise RefusalError(429, "Too many requests: the limit of your tier is reached", headers=headers)
 
     def _schedule(
-        self, model: Model, body: bytes, inputs: dict[str, Any], now: float, plan: Plan, *, price: int
+        self, model: Model, body: bytes, inputs: dict[str, Any], now: float, *, plan: Plan, price: int
     ) -> Prediction:
         low, high = self.settings.inference
         took = (low + (high - low) * self._rng.random()) / self.settings.speed
