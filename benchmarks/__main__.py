@@ -48,7 +48,8 @@ def measure(options: argparse.Namespace) -> None:
         chosen = replace(workload, rounds=options.rounds or workload.rounds)
         if options.clients:
             chosen = replace(chosen, clients=tuple(name for name in chosen.clients if name in options.clients))
-        report.keep(options.results, chosen, in_turns(chosen))
+        for runs in in_turns(chosen):
+            report.keep(options.results, chosen, runs)
     for name, function in alone.ALL.items():
         if not wanted or name in wanted:
             report.keep_alone(options.results, name, function(full=options.full))

@@ -92,13 +92,15 @@ def _table(content: dict[str, Any]) -> list[str]:
         if not figures:
             lines.append(f"| {client} | failed |" + " |" * len(SHOWN))
             continue
-        cells = [_spread([run[name] for run in figures]) for name in SHOWN]
+        cells = [_spread([run[name] for run in figures if name in run]) for name in SHOWN]
         lines.append(f"| {client} | {len(figures)} | " + " | ".join(cells) + " |")
     least = workload["least"]
     return [*lines, "", f"Physical limit: {least} requests a job (the submit, and a list page of 100 results).", ""]
 
 
 def _spread(values: list[float]) -> str:
+    if not values:
+        return "not measured"
     middle = f"{statistics.median(values):.3g}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.3g}-{max(values):.3g})"
 

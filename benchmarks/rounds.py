@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -90,8 +89,11 @@ def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
     }
 
 
-def in_turns(workload: Workload) -> dict[str, list[Figures]]:
-    """All clients that are installed, round by round, so that what else the machine does meets them all alike."""
+def in_turns(workload: Workload) -> Iterator[dict[str, list[Figures]]]:
+    """All clients that are installed, round by round, so that what else the machine does meets them all alike.
+
+    Yields what there is after each run: half an hour's figures must not be lost with the last of them.
+    """
     runs: dict[str, list[Figures]] = {client: [] for client in workload.clients if available(client)}
     for number in range(workload.rounds):
         for client, figures in runs.items():
@@ -102,8 +104,4 @@ def in_turns(workload: Workload) -> dict[str, list[Figures]]:
                 if client == "ours":
                     raise
                 print(f"  {client} failed: {error}", file=sys.stderr)  # a rival's failure is its own result
-    return runs
-
-
-def middle(runs: list[Figures], name: str) -> float:
-    return statistics.median(run[name] for run in runs)
+            yield runs
