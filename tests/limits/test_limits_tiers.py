@@ -16,7 +16,14 @@ TEN_MINUTES = 600.0
 
 
 @pytest.mark.parametrize(
-    ("tier", "jitter"), [*((tier, 0.3) for tier in AccountTier), ("bronze", 0.0), ("silver", 0.0), ("silver", 1.0)]
+    ("tier", "jitter"),
+    [
+        *((tier, 0.3) for tier in (AccountTier.BRONZE, AccountTier.SILVER, AccountTier.GOLD)),
+        pytest.param(AccountTier.ULTRA, 0.3, marks=pytest.mark.slow),
+        ("bronze", 0.0),
+        ("silver", 0.0),
+        ("silver", 1.0),
+    ],
 )
 async def test_ten_minutes_use_the_allowance_and_never_break_it(tier, jitter):
     tier = AccountTier(tier)
