@@ -33,7 +33,7 @@ def tests(session: nox.Session) -> None:
     """The default tests on the built wheel, with branch coverage."""
     _on_the_wheel(session)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "--numprocesses", "auto", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under=95")
 
