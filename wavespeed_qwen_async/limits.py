@@ -190,8 +190,8 @@ class Limits:
                 _check_positive("breaker_seconds", breaker_seconds), check_count("breaker_answers", breaker_answers)
             ),
         )
-        self.downloads = Slots(downloads, field="downloads")
-        self.uploads = Slots(uploads, field="uploads")
+        self.downloads: Slots = Slots(downloads, field="downloads")
+        self.uploads: Slots = Slots(uploads, field="uploads")
         self.tier: AccountTier | None = None
         self.assumed = False
 

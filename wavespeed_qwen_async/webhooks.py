@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOLERANCE", "WebhookError", "WebhookReceiver", "sign", "verify"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 TOLERANCE = 300.0  # seconds of age that the documentation asks to reject beyond
 _PREFIX = "whsec_"

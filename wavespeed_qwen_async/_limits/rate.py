@@ -47,10 +47,10 @@ class Send:
 
     def __init__(self, owner: _Cancels, started: float, episode: int) -> None:
         self._owner = owner
-        self.started = started
-        self.episode = episode
-        self.settled = False
-        self.aged = False
+        self.started: float = started
+        self.episode: int = episode
+        self.settled: bool = False
+        self.aged: bool = False
 
     def __repr__(self) -> str:
         return f"<Send started={self.started:.6f} {'settled' if self.settled else 'under way'}>"

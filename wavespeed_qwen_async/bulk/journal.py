@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JOURNAL_NAME", "RESULTS_NAME", "Journal", "JournalError", "Move", "State"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 JOURNAL_NAME = "journal.sqlite3"
 RESULTS_NAME = "results.jsonl"

@@ -45,8 +45,8 @@ class SourceLine:
     def __init__(self, source: _Options, raw: Raw, mark: bytes | None = None) -> None:
         self._source = source
         self._raw = raw
-        self.line = raw.line
-        self.mark = self.digest() if mark is None else mark
+        self.line: int | None = raw.line
+        self.mark: bytes = self.digest() if mark is None else mark
 
     def job(self) -> Job:
         """The job that the line means.
@@ -163,8 +163,8 @@ class _Options:
     """What a source makes jobs with."""
 
     def __init__(self, defaults: Mapping[str, Any]) -> None:
-        self.defaults = dict(defaults)
-        self.salt = json.dumps(self.defaults, sort_keys=True, default=repr).encode() if self.defaults else b""
+        self.defaults: dict[str, Any] = dict(defaults)
+        self.salt: bytes = json.dumps(self.defaults, sort_keys=True, default=repr).encode() if self.defaults else b""
         self.folder: Path | None = None
         self.parse: Callable[[Raw], Any] = value_of
 

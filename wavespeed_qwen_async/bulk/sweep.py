@@ -108,11 +108,15 @@ class Sweep(Sequence[Job]):
             found["seed"] = (drawn_seed(found["prompt"][0], found["image"][0]),)
         everything = {key: Axis(key, found[key], labels_of(key, found[key])) for key in AXES}
         swept = [key for key in AXES if len(found[key]) > 1]
+        self.rows: str | None
+        self.columns: str | None
         self.rows, self.columns = table_edges(swept, rows, columns)
         order = [key for key in swept if key not in {self.rows, self.columns}]
         order += [key for key in (self.rows, self.columns) if key is not None]
         self.axes: tuple[Axis, ...] = tuple(everything[key] for key in order)
-        self.fixed = {key: everything[key].labels[0] for key in AXES if key not in swept and found[key][0] is not None}
+        self.fixed: dict[str, str] = {
+            key: everything[key].labels[0] for key in AXES if key not in swept and found[key][0] is not None
+        }
         self._constant = {key: found[key][0] for key in AXES if key not in swept}
         self._count = self._checked(max_images)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "run"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="wavespeed-qwen",
     help="Generate and edit images with WaveSpeedAI's Qwen-Image LoRA models, one or a million.",
     no_args_is_help=True,
@@ -23,8 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"\b\nThe key comes from WAVESPEED_API_KEY. Exit codes:\n{table()}",
 )
-for module in (images, batch, sweep, gallery, pictures, account, emulate):
-    module.register(app)
+for _module in (images, batch, sweep, gallery, pictures, account, emulate):
+    _module.register(app)
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -44,7 +44,7 @@ class Run:
         self.output = output
         self.on_interrupt: Callable[[], None] | None = None
         self.left = "interrupted"
-        self.interrupted = 0
+        self.interrupted: int = 0
         self._session: QwenImageSession | None = None
         self._task: asyncio.Task[Any] | None = None
 

@@ -20,7 +20,7 @@ class Clock:
 
     def __init__(self, skew: float = 0.0) -> None:
         self.skew = skew
-        self.started = 0.0
+        self.started: float = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wall = 0.0
         self._date: tuple[int, str] = (0, "")

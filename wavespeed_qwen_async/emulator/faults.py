@@ -135,7 +135,7 @@ class Plan:
     __slots__ = ("actions",)
 
     def __init__(self, actions: tuple[Action, ...] = ()) -> None:
-        self.actions = actions
+        self.actions: tuple[Action, ...] = actions
 
     def find(self, name: str) -> Action | None:
         """Return the first action of that name."""

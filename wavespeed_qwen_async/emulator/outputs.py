@@ -28,7 +28,7 @@ class Outputs:
         self._room = cache_bytes
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._making: dict[str, asyncio.Future[None]] = {}
-        self.rendered = 0
+        self.rendered: int = 0
 
     async def get(self, prediction: Prediction) -> bytes:
         """Return the output's bytes."""

@@ -91,9 +91,9 @@ class Emulator(Settings):
     def __post_init__(self) -> None:
         """Check the options and build the service; nothing listens yet."""
         self.check()
-        self.service = Service(self)
-        self.outputs = Outputs(self.service, blank=self.blank)
-        self.api = Api(self.service, self.outputs)
+        self.service: Service = Service(self)
+        self.outputs: Outputs = Outputs(self.service, blank=self.blank)
+        self.api: Api = Api(self.service, self.outputs)
         self._media = Media(self.service, self.outputs)
         self._webhooks = Webhooks(self.api)
         self.service.on_accept = self._webhooks.schedule

@@ -19,7 +19,7 @@ from .uploads import Uploads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .faults import Plan
+    from .faults import Faults, Plan
 
 MODERATED: Final = "[moderated]"
 """A prompt that holds this word fails with code 1200."""
@@ -52,7 +52,7 @@ class RefusalError(Exception):
         self.status = status
         self.message = message
         self.error_code = error_code
-        self.headers = headers or {}
+        self.headers: dict[str, str] = headers or {}
 
 
 class Service:
@@ -60,12 +60,12 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.faults = settings.faults
-        self.clock = Clock(settings.clock_skew)
-        self.store = Store(settings.retention)
-        self.ledger = Ledger(_now=self.clock.now)
-        self.account = Account(settings.balance, settings.price, settings.prices, settings.refund_delay)
-        self.uploads = Uploads(settings.retention)
+        self.faults: Faults = settings.faults
+        self.clock: Clock = Clock(settings.clock_skew)
+        self.store: Store = Store(settings.retention)
+        self.ledger: Ledger = Ledger(_now=self.clock.now)
+        self.account: Account = Account(settings.balance, settings.price, settings.prices, settings.refund_delay)
+        self.uploads: Uploads = Uploads(settings.retention)
         self.api_url = ""
         self.media_url = ""
         self.on_accept: Callable[[Prediction], None] | None = None
