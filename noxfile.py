@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "types", "tests", "docs", "slow", "vendor"]
+nox.options.sessions = ["lint", "types", "tests", "docs", "vendor"]  # `nox -s slow` and `bench` by name: they take long
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -69,7 +69,7 @@ def vendor(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The quick set of benchmarks."""
-    _on_the_wheel(session)
+    session.install(".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
