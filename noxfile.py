@@ -8,7 +8,13 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["lint", "types", "tests", "docs", "vendor"]  # `nox -s slow` and `bench` by name: they take long
+nox.options.sessions = [
+    "lint",
+    "types",
+    "tests",
+    "docs",
+    "vendor",
+]  # `nox -s slow`, `coverage` and `bench` by name: they take long
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -30,10 +36,17 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The default tests on the built wheel, with branch coverage."""
+    """The default tests on the built wheel."""
+    _on_the_wheel(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The same with branch coverage, in one process: children of the tests run as a user's would, untraced."""
     _on_the_wheel(session)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "--numprocesses", "0", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under=95")
 
