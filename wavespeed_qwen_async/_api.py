@@ -116,7 +116,11 @@ class Api:
             raise
         self.limits.report(send)
         if witness is not None:
-            await witness.accepted(prediction)
+            try:
+                await witness.accepted(prediction)
+            except WaveSpeedError as error:  # the books could not be kept: whatever it is, the image is paid
+                error.billed, error.prediction_id, error.job = "yes", prediction.id, job
+                raise
         return prediction
 
     def _wait(self, error: WaveSpeedError, attempt: int, began: float, *, submit: bool) -> float | None:

@@ -496,3 +496,18 @@ async def test_completed_without_images_is_not_believed():
     async with serving(script) as url, QwenImageSession(api_key="k", base_url=url, wait="poll") as session:
         assert [output.url for output in (await session.generate("x")).outputs] == ["https://cdn/a.png"]
     assert script.asked[1].path == "/api/v3/predictions/p1/result"
+
+
+async def test_books_that_fail_after_acceptance_keep_the_id_and_send_nothing_again(session, emulator):
+    class Books:
+        async def sending(self, request):
+            pass
+
+        async def accepted(self, prediction):
+            raise NotSentError("a transient error, unbilled by itself")
+
+    job = TextToImage(prompt="x", seed=1)
+    with pytest.raises(NotSentError) as caught:
+        await session._engine.submit(job, Books())
+    (submit,) = emulator.ledger.accepted
+    assert (caught.value.billed, caught.value.prediction_id, caught.value.job) == ("yes", submit.id, job)
