@@ -26,7 +26,8 @@ LAYERS = [
     {"_engine", "_stream", "_options"},
     {"session"},
     {"bulk"},
-    {"integrations", "cli"},
+    {"integrations"},
+    {"cli"},
 ]
 # Leaves beside the tower: the emulator is an independent reading of the API and shares nothing with the client.
 APART = {"emulator": {"emulator"}, "testing": None, "__init__": None}
