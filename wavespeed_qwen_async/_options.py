@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ._transport import Timeout
 from .errors import ConfigurationError, InvalidJobError
-from .limits import AccountTier, Limits
+from .limits import AccountTier, Limiter, Limits
 from .models import Job, invalid_job, takes_several
 from .predictions import Output, Prediction
 
@@ -99,8 +99,8 @@ def checked_on_unknown(on_unknown: str) -> bool:
 
 
 def chosen_limits(
-    limits: Limits | None, tier: AccountTier | str | None, max_per_minute: int | None, max_in_flight: int | None
-) -> Limits:
+    limits: Limiter | None, tier: AccountTier | str | None, max_per_minute: int | None, max_in_flight: int | None
+) -> Limiter:
     """The limits given, or those of the tier."""
     if limits is None:
         return Limits.for_tier(tier, max_per_minute=max_per_minute, max_in_flight=max_in_flight)

@@ -108,6 +108,21 @@ class Limiter(Protocol):
     only decide in `start` and `report`.
     """
 
+    @property
+    def max_per_minute(self) -> int:
+        """Submits in any 60 s that the whole account may make."""
+        ...
+
+    @property
+    def max_in_flight(self) -> int:
+        """Predictions at once that the whole account may have."""
+        ...
+
+    @property
+    def assumed(self) -> bool:
+        """Whether these figures are a guess."""
+        ...
+
     async def acquire(self) -> Slot:
         """Take a place among the tasks in flight."""
         ...
@@ -132,6 +147,10 @@ class Limiter(Protocol):
     @property
     def uploads(self) -> AbstractAsyncContextManager[None]:
         """A place among the uploads."""
+        ...
+
+    def seed(self, sent: Iterable[float]) -> None:
+        """Count sends from before a restart, given as seconds ago."""
         ...
 
     def snapshot(self) -> LimitsSnapshot:
@@ -193,7 +212,7 @@ class Limits:
         self.downloads: Slots = Slots(downloads, field="downloads")
         self.uploads: Slots = Slots(uploads, field="uploads")
         self.tier: AccountTier | None = None
-        self.assumed = False
+        self.assumed: bool = False
 
     @classmethod
     def for_tier(

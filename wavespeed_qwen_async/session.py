@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ._inputs import ImageSource, LoraLike, SizeLike
     from ._options import WaitMode
     from ._transport import Timeout
-    from .limits import AccountTier, Limits
+    from .limits import AccountTier, Limiter
     from .models import EditModel, Job, OutputFormat, TextToImageModel
     from .predictions import Outcome
     from .webhooks import WebhookReceiver
@@ -64,7 +64,7 @@ class QwenImageSession:
         base_url: Where the API is, may carry a path; default: ``WAVESPEED_BASE_URL``, else https://api.wavespeed.ai.
         tier: ``"bronze"``, ``"silver"``, ``"gold"`` or ``"ultra"``: what the account may do. Not given, silver
             is assumed and corrected by the server's refusals.
-        limits: A :class:`Limits` instead of a tier, which several sessions may share.
+        limits: A :class:`Limits` instead of a tier, which several sessions may share, or another ``Limiter``.
         max_per_minute: Submits a minute, in place of the tier's figure.
         max_in_flight: Predictions at once, in place of the tier's figure.
         timeout: Seconds from an accepted submit until its result, or a :class:`Timeout` with each of its parts.
@@ -93,7 +93,7 @@ class QwenImageSession:
         api_key: str | None = None,
         base_url: str | None = None,
         tier: AccountTier | str | None = None,
-        limits: Limits | None = None,
+        limits: Limiter | None = None,
         max_per_minute: int | None = None,
         max_in_flight: int | None = None,
         timeout: float | timedelta | Timeout | None = None,
@@ -158,7 +158,7 @@ class QwenImageSession:
                 await self._tasks.close()
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> Limiter:
         """The account's limits as they stand; ``limits.snapshot()`` for progress bars and metrics."""
         return self._limits
 
