@@ -38,6 +38,9 @@ class Witness(Protocol):
     async def accepted(self, prediction: Prediction) -> None:
         """Called with the id before anything else happens with it, even if the submit's caller is gone."""
 
+    def failed(self, error: BaseException) -> None:
+        """Called when a send gave no id; whether another one follows is not decided yet."""
+
 
 class Api:
     """Transport, limits and retries together."""
@@ -110,9 +113,13 @@ class Api:
         except WaveSpeedError as error:
             error.job = job
             self.limits.report(send, error)
+            if witness is not None:
+                witness.failed(error)
             raise
-        except BaseException:
+        except BaseException as error:
             send.cancel()
+            if witness is not None:
+                witness.failed(error)
             raise
         self.limits.report(send)
         if witness is not None:

@@ -12,6 +12,7 @@ from ._completion import Keeper
 from ._reconcile import Reconciler
 from .errors import ContentFlaggedError, NotSentError, SessionClosedError, SubmissionUnknown, WaveSpeedError
 from .models import as_job
+from .observer import Observed
 from .predictions import Prediction
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .limits import Slot
     from .media import Media
     from .models import Job
+    from .observer import Observer
     from .predictions import Fetcher
     from .webhooks import WebhookReceiver
 
@@ -51,11 +53,13 @@ class Engine:
         webhooks: WebhookReceiver | None,
         rng: random.Random,
         reconcile: bool = True,
+        observer: Observer | None = None,
     ) -> None:
         self.api = api
         self.media = media
         self.reconciler = Reconciler(api, tasks)
         self._reconcile = reconcile
+        self._observer = observer
         self.keeper = Keeper(
             api,
             tasks,
@@ -107,6 +111,10 @@ class Engine:
             return job.model_copy(update={"enable_sync_mode": True})
         return job
 
+    def observe(self, job: Job | None, prediction_id: str | None = None) -> Observed | None:
+        """Tell the session's observer of a job; None where there is none."""
+        return None if self._observer is None else Observed.begin(self._observer, job, prediction_id)
+
     async def slot(self) -> Slot:
         """A place among the account's predictions at once."""
         self.check_open()
@@ -115,12 +123,21 @@ class Engine:
     async def run(self, job: Job | Mapping[str, Any], timeout: float | None) -> Prediction:
         """Submit and await."""
         job = self.drawn(job)
-        slot = await self.slot()
+        observed = self.observe(job)
         try:
-            prediction = await self.submit(job)
-            return await self.result(prediction, timeout, job)
-        finally:
-            slot.release()
+            slot = await self.slot()
+            try:
+                prediction = await self.submit(job, observed)
+                end = await self.result(prediction, timeout, job)
+            finally:
+                slot.release()
+        except BaseException as error:
+            if observed is not None:
+                observed.end(error)
+            raise
+        if observed is not None:
+            observed.end(end)
+        return end
 
     async def submit(self, job: Job, witness: Witness | None = None) -> Prediction:
         """Upload what must be uploaded, then submit. The caller holds a slot; the job is drawn."""
@@ -183,16 +200,23 @@ class Engine:
     async def submit_and_hold(self, job: Job | Mapping[str, Any]) -> Prediction:
         """Submit; the slot is held until the prediction has ended, whether or not anybody awaits it."""
         job = self.drawn(job)
-        slot = await self.slot()
+        observed = self.observe(job)
+        slot: Slot | None = None
         try:
-            prediction = await self.submit(job)
-        except BaseException:
-            slot.release()
+            slot = await self.slot()
+            prediction = await self.submit(job, observed)
+        except BaseException as error:
+            if slot is not None:
+                slot.release()
+            if observed is not None:
+                observed.end(error)
             raise
-        if prediction.settled:
-            slot.release()
-        else:
-            self._hold(prediction, job, slot)
+        if not prediction.settled:
+            self._hold(prediction, job, slot, observed)
+            return prediction
+        slot.release()
+        if observed is not None:
+            observed.end(self.ended(prediction, job))
         return prediction
 
     async def result(self, prediction: Prediction | str, timeout: float | None, job: Job | None) -> Prediction:
@@ -221,8 +245,9 @@ class Engine:
     async def launch(self, flight: Flight, *, timeout: float | None) -> None:
         """Take a job of a stream as far as its wait; from there on the keeper holds it, without a task."""
         job = flight.job = self.drawn(flight.source)
+        flight.observed = self.observe(job)
         flight.slot = await self.slot()
-        prediction = await self.submit(job)
+        prediction = await self.submit(job, flight.observed)
         flight.prediction_id = prediction.id
 
         def landed(end: Prediction | WaveSpeedError) -> None:
@@ -247,7 +272,7 @@ class Engine:
             return flagged
         return _answers.failure_of(prediction) or prediction
 
-    def _hold(self, prediction: Prediction, job: Job, slot: Slot) -> None:
+    def _hold(self, prediction: Prediction, job: Job, slot: Slot, observed: Observed | None) -> None:
         self._slots[prediction.id] = slot
 
         def ended(end: Prediction | WaveSpeedError) -> None:
@@ -255,6 +280,8 @@ class Engine:
             self._ends[prediction.id] = end
             if len(self._ends) > _REMEMBERED:
                 self._ends.popitem(last=False)
+            if observed is not None:
+                observed.end(self.ended(end, job))
 
         self.keeper.watch(prediction, ended, single=_only_single(job))
 

@@ -114,6 +114,11 @@ class Sending:
         if self._inner is not None:
             await self._inner.accepted(prediction)
 
+    def failed(self, error: BaseException) -> None:
+        """As in ``Witness``."""
+        if self._inner is not None:
+            self._inner.failed(error)
+
     def end(self) -> None:
         """Its answer is there, or nobody waits for it any more."""
         self._ended = True

@@ -21,6 +21,7 @@ from .predictions import Outcome, Prediction
 
 if TYPE_CHECKING:
     from .models import Job
+    from .observer import Observed
 
 __all__ = ["FATAL", "Flight", "Flow"]
 
@@ -42,7 +43,7 @@ class Cancellable(Protocol):
 class Flight:
     """One job between source and consumer. It lands once, with a prediction or with an error."""
 
-    __slots__ = ("_flow", "began", "index", "job", "landed", "prediction_id", "slot", "source", "watch")
+    __slots__ = ("_flow", "began", "index", "job", "landed", "observed", "prediction_id", "slot", "source", "watch")
 
     def __init__(self, flow: Flow, index: int, source: Any, began: float) -> None:
         self._flow = flow
@@ -53,6 +54,7 @@ class Flight:
         self.prediction_id: str | None = None
         self.watch: Cancellable | None = None
         self.slot: Any = None
+        self.observed: Observed | None = None
         self.landed = False
 
     def land(self, end: Prediction | WaveSpeedError) -> None:
@@ -61,6 +63,8 @@ class Flight:
             return
         self.landed = True
         self.release()
+        if self.observed is not None:
+            self.observed.end(end)
         self._flow.landed(self, end)
 
     def release(self) -> None:
@@ -196,6 +200,8 @@ class Flow:
             if flight.watch is not None:
                 flight.watch.cancel()
             flight.release()
+            if flight.observed is not None:
+                flight.observed.end(asyncio.CancelledError("the stream was left"))
         untold = [*self._ready, *self._held.values()]  # ended, and nobody came to take the outcome
         ids = [flight.prediction_id for flight in left if flight.prediction_id is not None]
         ids += [outcome.prediction.id for outcome in untold if outcome.prediction is not None]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._transport import Timeout
     from .limits import AccountTier, Limiter
     from .models import EditModel, Job, OutputFormat, TextToImageModel
+    from .observer import Observer
     from .predictions import Outcome
     from .webhooks import WebhookReceiver
 
@@ -81,6 +82,7 @@ class QwenImageSession:
             is fetched; ``"fail"``: the job itself ends with ContentFlaggedError.
         media: Further options of :class:`~wavespeed_qwen_async.media.Media`: ``fit``, ``autorotate``, ``check_urls``,
             ``embed=False`` to leave saved images without their making.
+        observer: An :class:`~wavespeed_qwen_async.observer.Observer`, told of each job and of each of its submits.
         rng: Draws seeds and waits; pass a seeded ``random.Random`` to make a run repeat.
 
     Raises:
@@ -105,6 +107,7 @@ class QwenImageSession:
         on_unknown: Literal["reconcile", "raise"] = "reconcile",
         nsfw: Literal["keep", "skip", "fail"] = "keep",
         media: Mapping[str, Any] | None = None,
+        observer: Observer | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._state: Literal["new", "open", "closed"] = "new"
@@ -129,6 +132,7 @@ class QwenImageSession:
             webhooks=webhooks,
             rng=rng,
             reconcile=checked_on_unknown(on_unknown),
+            observer=observer,
         )
 
     def __repr__(self) -> str:

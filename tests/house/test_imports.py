@@ -18,7 +18,7 @@ LAYERS = [
     {"_version"},
     {"errors"},
     {"_inputs", "models", "predictions"},
-    {"_wire", "_answers", "_retry", "_tasks", "names"},
+    {"_wire", "_answers", "_retry", "_tasks", "names", "observer"},
     {"_transport", "_limits", "limits"},
     {"_api"},
     {"_media", "provenance"},

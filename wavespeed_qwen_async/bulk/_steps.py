@@ -35,6 +35,7 @@ from ._schema import JournalError
 from ._states import State
 
 if TYPE_CHECKING:
+    from wavespeed_qwen_async._api import Witness
     from wavespeed_qwen_async._stream import Flight
     from wavespeed_qwen_async._wire import Request
 
@@ -89,6 +90,7 @@ class Steps:
             self._land(flight, entry)
         elif entry.state in {State.SUBMITTED, State.DONE}:
             assert entry.known is not None and entry.known.prediction_id is not None  # noqa: S101, PT018 - by its state
+            flight.observed = self._work.engine.observe(entry.job, entry.known.prediction_id)
             flight.slot = await self._work.engine.slot()
             self._await(flight, entry, entry.known.prediction_id)
         elif entry.state in {State.SUBMITTING, State.UNKNOWN}:
@@ -102,8 +104,12 @@ class Steps:
         if self._work.stopping.is_set():
             raise Withdrawn("not sent: the run is being ended", job=entry.job)
         assert entry.job is not None  # noqa: S101 - lines without one have an error
+        flight.observed = flight.observed or self._work.engine.observe(entry.job)
         flight.slot = await self._work.engine.slot()
-        prediction = await self._work.engine.submit(entry.job, _Witness(self._work, entry))
+        witness: Witness = _Witness(self._work, entry)
+        if flight.observed is not None:
+            flight.observed.books, witness = witness, flight.observed
+        prediction = await self._work.engine.submit(entry.job, witness)
         self._await(flight, entry, prediction)
 
     async def _find(self, flight: Flight, entry: Entry) -> None:
@@ -111,6 +117,7 @@ class Steps:
         known = entry.known
         assert known is not None  # noqa: S101 - by its state
         work = self._work
+        flight.observed = work.engine.observe(entry.job)
         lost = Lost.of_inputs(known.model, known.inputs, sent_at=known.sent_at)
         try:
             prediction = await work.engine.reconciler.settle(lost, once=entry.state is State.UNKNOWN)
@@ -123,6 +130,8 @@ class Steps:
             await self._journal.move(
                 entry.row, State.SUBMITTED, holds=prediction.id, prediction_id=prediction.id, price=entry.price
             )
+            if flight.observed is not None:
+                await flight.observed.accepted(prediction)
             self._await(flight, entry, prediction)
         elif entry.state is State.UNKNOWN:
             await self._still_unknown(flight, entry, None)
@@ -301,6 +310,8 @@ class Steps:
 
     def _land(self, flight: Flight, entry: Entry) -> None:
         self._forget(entry)
+        if flight.observed is not None:
+            flight.observed.end(entry.error or entry.prediction or asyncio.CancelledError("left for the next run"))
         # What the flow makes of it is not used: the entry knows more.
         flight.land(entry.prediction or WaveSpeedError("no file"))
 
@@ -340,6 +351,9 @@ class _Witness:
         await self._work.journal.move(
             self._entry.row, State.SUBMITTED, holds=prediction.id, prediction_id=prediction.id
         )
+
+    def failed(self, error: BaseException) -> None:
+        """Nothing to write: the step that sent it is told by the error itself."""
 
 
 def _as_columns(error: WaveSpeedError) -> dict[str, Any]:
