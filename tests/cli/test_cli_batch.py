@@ -16,7 +16,7 @@ import pytest
 from command_line import ENTRY, ROOT, child, finished, one_line
 from PIL import Image
 
-from wavespeed_qwen_async.cli.progress import Pace, span
+from wavespeed_qwen_async.cli.live import Pace, span
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
@@ -40,8 +40,9 @@ def foxes(count):
 def test_it_makes_every_image_and_sums_up(command, wavespeed_emulator, jobs, tmp_path):
     ended = command("batch", jobs(*foxes(3)), "--out", "out")
     assert (ended.code, ended.err) == (0, "")
-    *lines, summary = ended.out.splitlines()
+    *lines, summary, gallery = ended.out.splitlines()
     assert len(lines) == 3
+    assert gallery == "out/index.html  3 images"
     for number, line in enumerate(lines, 1):
         assert re.fullmatch(rf"\[{number}/3\]  \d+\.\d s  \$0\.025  out/00000\d-fox-\d-\d\.jpg", line)
     assert re.fullmatch(r"3 images saved in out, 0 failed, cost \$0\.075, time \d+\.\d s", summary)
@@ -71,8 +72,8 @@ def test_started_again_it_pays_nothing_twice(command, wavespeed_emulator, jobs):
     assert command("batch", source, "--limit", "2").code == 0
     ended = command("batch", source)
     assert ended.code == 0
-    assert ended.out.splitlines()[-2].startswith("1 image saved in out, 0 failed, cost $0.025, ")
-    assert ended.out.splitlines()[-1] == "  2 were there before; the folder cost $0.075 in all"
+    assert ended.out.splitlines()[-3].startswith("1 image saved in out, 0 failed, cost $0.025, ")
+    assert ended.out.splitlines()[-2] == "  2 were there before; the folder cost $0.075 in all"
     assert len(wavespeed_emulator.ledger.accepted) == 3
 
 
@@ -119,7 +120,7 @@ def test_the_budget_ends_it(command, wavespeed_emulator, jobs):
     assert ended.code == 6
     assert "2 images saved" in ended.out
     assert "2 are not at their end" in ended.out
-    assert "--budget" in ended.out.splitlines()[-1]
+    assert "--budget" in ended.out.splitlines()[-2]
     assert len(wavespeed_emulator.ledger.accepted) == 2
 
 
@@ -214,7 +215,7 @@ def test_a_folder_of_images_and_its_prompt(command, wavespeed_emulator, tmp_path
 def test_events_for_programs(command, wavespeed_emulator, jobs):
     ended = command("batch", jobs(*foxes(2), "no json"), "--json")
     assert (ended.code, ended.err) == (1, "")
-    *outcomes, summary = [event for event in ended.events if event["event"] != "progress"]
+    *outcomes, summary, gallery = [event for event in ended.events if event["event"] != "progress"]
     assert {event["event"] for event in outcomes} == {"outcome"}
     by_index = {event["index"]: event for event in outcomes}
     assert [by_index[index]["ok"] for index in range(3)] == [True, True, False]
@@ -222,6 +223,43 @@ def test_events_for_programs(command, wavespeed_emulator, jobs):
     assert by_index[2]["error"]["kind"] == "InvalidJobError"
     assert by_index[2]["error"]["billed"] == "no"
     assert (summary["event"], summary["saved"], summary["failed"], summary["cost"]) == ("summary", 2, 1, 0.05)
+    assert gallery == {"event": "gallery", "path": "out/index.html", "images": 2, "failed": 1, "unread": 0}
+
+
+def test_a_gallery_of_another_hand_changes_no_outcome(command, wavespeed_emulator, jobs, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("mine")
+    ended = command("batch", jobs(*foxes(1)))
+    assert ended.code == 0
+    assert one_line(ended.err).startswith("warning: no gallery: out/index.html is not a gallery of ours")
+    assert (tmp_path / "out" / "index.html").read_text() == "mine"
+
+
+def test_nor_does_a_defect_of_the_gallery(command, wavespeed_emulator, jobs, monkeypatch):
+    monkeypatch.setattr("wavespeed_qwen_async.bulk.gallery._make.read_entries", lambda folder: 1 / 0)
+    ended = command("batch", jobs(*foxes(1), "no json"))
+    assert ended.code == 1
+    assert "1 image saved" in ended.out
+    assert "warning: no gallery: unexpected ZeroDivisionError" in one_line(ended.err)
+
+
+def test_no_gallery_where_none_is_wanted_or_of_too_many(command, wavespeed_emulator, jobs, tmp_path, monkeypatch):
+    source = jobs(*foxes(2))
+    assert command("batch", source, "--no-gallery").err == ""
+    assert not (tmp_path / "out" / "index.html").exists()
+    monkeypatch.setattr("wavespeed_qwen_async.cli.gallery._AT_ONCE", 1)
+    ended = command("batch", source)
+    assert (ended.code, one_line(ended.err)) == (
+        0,
+        "no gallery of more than 1 images by itself: 'wavespeed-qwen gallery out' makes it",
+    )
+    assert not (tmp_path / "out" / "index.html").exists()
+
+
+def test_the_gallery_shows_sources_of_edits(command, wavespeed_emulator, jobs, fox, tmp_path):
+    source = jobs({"prompt": "snow", "image": "fox.png"})
+    assert command("batch", source).code == 0
+    assert '"b":"./thumbs/' in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.mark.wavespeed_emulator(inference=(2.0, 2.0))
@@ -237,6 +275,7 @@ def test_the_first_signal_collects_what_is_paid(command, wavespeed_emulator, job
     assert one_line(ended.err) == "stopping: 3 in flight are collected first; once more leaves at once"
     assert "3 images saved in out, 0 failed" in ended.out
     assert "5 are not at their end: the same command goes on with them" in ended.out
+    assert "index.html" not in ended.out  # whoever wants to leave does not wait for a gallery
     assert len(wavespeed_emulator.ledger.accepted) == 3
     assert command("batch", source).code == 0
     assert len(wavespeed_emulator.ledger.accepted) == 8
@@ -279,13 +318,16 @@ def on_a_terminal(*arguments, columns=80):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.wavespeed_emulator(inference=(1.0, 1.5))
-def test_on_a_terminal_there_is_a_bar(wavespeed_emulator, jobs):
+def test_on_a_terminal_there_is_a_picture_of_it(wavespeed_emulator, jobs):
     lines = [{"enable_sync_mode": True} | fox for fox in foxes(5)]
     code, screen = on_a_terminal("batch", jobs(*lines, "no json"), "--max-in-flight", "3", "--budget", "1")
     assert code == 1
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r\n", "\n")
     assert re.search(r"━+ \d/6", text)
-    assert re.search(r"\d saved  1 failed  3 in flight  \S+/min  \$0\.\d+ \(\$0\.\d+ left\)", text)
+    assert re.search(r"^jobs +\d saved, 1 failed", text, re.MULTILINE)
+    assert re.search(r"^in flight +3 of 3", text, re.MULTILINE)
+    assert re.search(r"^cost +\$0\.\d+ with those in flight, \$0\.\d+ of budget left", text, re.MULTILINE)
+    assert re.search(r"^errors +1 x InvalidJobError: line 6: no JSON", text, re.MULTILINE)
     assert "[1/6]  failed: line 6: no JSON" in text
     assert "5 images saved in out, 1 failed, cost $0.125" in text
     longest = max(len(line) for piece in text.split("\r") for line in piece.split("\n"))

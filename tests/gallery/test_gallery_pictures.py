@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from concurrent.futures import CancelledError
 
 import pytest
-from gallery_folder import picture
+from gallery_folder import line, picture, write
 from PIL import Image
 
+from wavespeed_qwen_async.bulk.gallery import make_gallery
 from wavespeed_qwen_async.bulk.gallery._entries import THUMBS
+from wavespeed_qwen_async.bulk.gallery._page import GENERATOR
 from wavespeed_qwen_async.bulk.gallery._pictures import SIDE, SIDE_OF_SOURCE, Pictures
 
 
@@ -124,3 +128,18 @@ def test_an_image_of_the_same_length_made_later_is_another(tmp_path):
     first = Pictures(tmp_path).look_at(["a.png"])["a.png"]
     os.utime(tmp_path / "a.png", (1, 1))
     assert Pictures(tmp_path).look_at(["a.png"])["a.png"].thumb != first.thumb
+
+
+def test_told_to_stop_it_soon_gives_up_and_leaves_the_page_as_it_was(tmp_path):
+    for number in range(50):
+        picture(tmp_path / f"{number}.png")
+    write(tmp_path, [line(number) for number in range(50)])
+    (tmp_path / "index.html").write_text(GENERATOR)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(CancelledError):
+        make_gallery(tmp_path, stop=stop)
+    assert (tmp_path / "index.html").read_text() == GENERATOR
+    assert thumbs(tmp_path) == []
+    stop.clear()
+    assert make_gallery(tmp_path, stop=stop).images == 50

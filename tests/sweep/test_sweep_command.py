@@ -160,7 +160,7 @@ def test_without_pillow_there_are_images_and_a_word(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "read_entries", refuse)
     ended = run("sweep", "a fox", *SMALL)
     assert ended.code == 0
-    assert "warning: contact sheets need Pillow" in ended.err
+    assert "warning: no contact sheets: contact sheets need Pillow" in ended.err
     assert len(results(tmp_path / "sweep")) == 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +10,18 @@ import typer
 
 from . import options
 from .exits import Exit
+from .output import describe
+from .threads import aside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .running import Run
 
-__all__ = ["register", "tell_gallery"]
+__all__ = ["gallery_after", "register"]
 
 _NO_SERVER = frozenset({"tier", "max_per_minute", "max_in_flight", "base_url", "emulator", "emulator_speed"})
+_AT_ONCE = 20_000  # jobs up to which a batch makes its gallery: as many as a page opens within seconds
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a batch, a sweep, or of saved images.", metavar="FOLDER")]
 Title = Annotated[str | None, typer.Option(help="The page's title; default: the folder's name.", metavar="TEXT")]
@@ -47,13 +50,26 @@ async def gallery(
     """Make a page of all images in a folder: index.html, which opens from disk and asks no network for anything."""
     from wavespeed_qwen_async import InvalidJobError  # noqa: PLC0415 - heavy, and --help needs none of it
 
-    if not await asyncio.to_thread(folder.is_dir):
+    if not await aside(folder.is_dir):
         raise InvalidJobError(f"{folder}: no such folder")
-    await tell_gallery(run, folder, title=title, sources=sources or (), thumbs=not no_thumbs)
+    await _tell_gallery(run, folder, title=title, sources=sources or (), thumbs=not no_thumbs)
     return Exit.OK
 
 
-async def tell_gallery(
+async def gallery_after(run: Run, folder: Path, *, sources: Sequence[Path], jobs: int) -> None:
+    """The gallery at the end of paid work, whose result it must not change: without it, there is a note."""
+    again = f"'wavespeed-qwen gallery {folder}' makes it"
+    if jobs > _AT_ONCE:
+        run.output.note(f"no gallery of more than {_AT_ONCE:,} images by itself: {again}")
+        return
+    run.left = f"interrupted: all is saved, only the gallery is not made: {again}"
+    try:
+        await _tell_gallery(run, folder, sources=sources)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the images are there
+        run.output.note(f"warning: no gallery: {describe(error)}")
+
+
+async def _tell_gallery(
     run: Run, folder: Path, *, title: str | None = None, sources: Sequence[Path] = (), thumbs: bool = True
 ) -> None:
     """Make a folder's gallery and say where it is.
@@ -63,9 +79,17 @@ async def tell_gallery(
     """
     from wavespeed_qwen_async.bulk.gallery import make_gallery  # noqa: PLC0415 - --help needs none of it
 
-    report = await asyncio.to_thread(make_gallery, folder, title=title, sources=sources, thumbs=thumbs)
+    from .progress import waiting  # noqa: PLC0415 - see above
+
+    left = threading.Event()
+    try:
+        async with waiting(run.output, "making the gallery"):
+            report = await aside(make_gallery, folder, title=title, sources=sources, thumbs=thumbs, stop=left)
+    finally:
+        left.set()
     without = f", {report.failed} jobs without" if report.failed else ""
-    run.output.line(f"{report.path}  {report.images} images{without}")
+    count = "1 image" if report.images == 1 else f"{report.images} images"
+    run.output.line(f"{report.path}  {count}{without}")
     if report.unread:
         run.output.note(f"{report.unread} lines of {folder / 'results.jsonl'} can't be read and are left out")
     run.output.event("gallery", path=str(report.path), images=report.images, failed=report.failed, unread=report.unread)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from . import options
 from .exits import Exit
+from .threads import aside
 
 if TYPE_CHECKING:
     import typer
@@ -116,10 +116,10 @@ async def _make(
 
     from .targets import Target, format_of  # noqa: PLC0415
 
-    given["output_format"] = await asyncio.to_thread(format_of, out, output_format)
+    given["output_format"] = await aside(format_of, out, output_format)
     jobs = [made(kind, **given, seed=seed if seed is None or seed < 0 else seed + place) for place in range(count)]
-    target = await asyncio.to_thread(Target, out, count=count, overwrite=overwrite)
-    await asyncio.to_thread(target.check)
+    target = await aside(Target, out, count=count, overwrite=overwrite)
+    await aside(target.check)
     return await _Making(run, target).all_of(jobs, timeout)
 
 
@@ -163,7 +163,7 @@ class _Making:
 
         prediction = outcome.unwrap()
         assert outcome.job is not None  # noqa: S101 - what has a prediction was a job
-        path = await asyncio.to_thread(self._target.path, outcome.index, name_of(outcome.job))
+        path = await aside(self._target.path, outcome.index, name_of(outcome.job))
         await prediction.save(path)
         seed = outcome.job.seed
         self._run.output.line(f"{path}  seed {seed}, {outcome.seconds:.1f} s, prediction {prediction.id}")

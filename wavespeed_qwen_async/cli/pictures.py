@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -11,6 +10,7 @@ import typer
 
 from . import options
 from .exits import Exit
+from .threads import aside
 
 if TYPE_CHECKING:
     from wavespeed_qwen_async import Output
@@ -42,13 +42,13 @@ async def download(
 
     from .targets import Target  # noqa: PLC0415
 
-    target = await asyncio.to_thread(Target, out, count=len(what), overwrite=overwrite)
-    await asyncio.to_thread(target.check)
+    target = await aside(Target, out, count=len(what), overwrite=overwrite)
+    await aside(target.check)
     code = Exit.OK
     for place, item in enumerate(what):
         try:
             for output in await _outputs(run, item, timeout):
-                await _save(run, output, await asyncio.to_thread(target.path, place, _name(output)))
+                await _save(run, output, await aside(target.path, place, _name(output)))
         except WaveSpeedError as error:
             code = run.output.failed(error, about=item)
     return code

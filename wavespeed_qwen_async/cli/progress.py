@@ -1,15 +1,13 @@
-"""A batch on a terminal: a bar with counts, rate, cost and time left, and lines above it."""
+"""How a batch stands while it runs: a live picture on a terminal, events for programs, pauses for everybody else."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from .output import money
+from .live import Pace, Recent, picture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,93 +19,60 @@ if TYPE_CHECKING:
 
     from .output import Output
 
-__all__ = ["Pace", "counts", "headline", "showing", "span", "waiting"]
+__all__ = ["View", "showing", "waiting"]
 
-_EVERY = 0.25  # seconds between two pictures of the bar
+_EVERY = 0.25  # seconds between two pictures, or two looks at the limits
 _EVERY_EVENT = 2.0  # ... between two events for programs
-_WINDOW = 60.0  # seconds that the rate is taken over
-_ENOUGH = 2.0  # seconds from which on it says something
 
 
-class Pace:
-    """How many jobs end a minute: over the last minute, and from the first end on, as none can end at once."""
+class View:
+    """What can be seen of a batch: asked a few times a second, however many jobs end."""
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+    def __init__(self, look: Callable[[], BatchProgress], limits: Callable[[], LimitsSnapshot]) -> None:
+        self.recent = Recent()
+        self.progress = look
+        self.limits = limits
+        self._pace = Pace()
+        self._pauses = 0
 
-    def take(self, now: float, ended: int) -> None:
-        """Note how many have ended by now."""
-        if not ended:
-            return
-        self._seen.append((now, ended))
-        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:  # noqa: PLR2004 - a rate needs two
-            self._seen.popleft()
-
-    @property
     def per_minute(self) -> float:
-        """Jobs a minute; 0.0 while that can't be told."""
-        if not self._seen:
-            return 0.0
-        (began, before), (now, ended) = self._seen[0], self._seen[-1]
-        return (ended - before) / (now - began) * 60 if now - began >= _ENOUGH else 0.0
+        """Jobs that end a minute, as of now."""
+        progress = self.progress()
+        self._pace.take(_now(), progress.done + progress.failed)
+        return self._pace.per_minute
 
+    def picture(self) -> Any:
+        """How it looks on a terminal."""
+        per_minute = self.per_minute()
+        return picture(self.progress(), self.limits(), per_minute, self.recent)
 
-def span(seconds: float) -> str:
-    """A length of time, as clocks show it."""
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+    def event(self) -> dict[str, Any]:
+        """The same for programs."""
+        progress, limits = self.progress(), self.limits()
+        figures = {name: getattr(progress, name) for name in progress.__slots__}
+        return figures | {
+            "per_minute": round(self.per_minute(), 1),
+            "sent_last_minute": limits.used,
+            "allowance": limits.allowance,
+            "refused": limits.refused,
+            "paused_for": round(limits.paused_for, 3),
+            "pause_reason": limits.pause_reason,
+        }
 
-
-def headline(progress: BatchProgress, limits: LimitsSnapshot, per_minute: float) -> str:
-    """What stands beside the bar: how many of how many, and the time left."""
-    ended = progress.done + progress.skipped + progress.failed
-    if progress.total is None:
-        return f"{ended:,} of {progress.seen:,} read"
-    text = f"{ended:,}/{progress.total:,}"
-    left = progress.total - ended
-    if progress.state == "draining":
-        return f"{text}  collecting {limits.in_flight:,}"
-    return f"{text}  {span(left / per_minute * 60)} left" if per_minute and left > 0 else text
-
-
-def counts(progress: BatchProgress, limits: LimitsSnapshot, per_minute: float) -> str:
-    """What stands below the bar."""
-    parts = [f"{progress.done:,} saved", f"{progress.failed:,} failed", f"{limits.in_flight:,} in flight"]
-    if progress.skipped:
-        parts.insert(0, f"{progress.skipped:,} before")
-    if progress.unknown:
-        parts.append(f"{progress.unknown:,} unknown")
-    if progress.reconciling:
-        parts.append(f"{progress.reconciling:,} looked for")
-    parts += [f"{per_minute:.0f}/min" if per_minute else "-/min", money(progress.cost)]
-    if progress.budget_left is not None:
-        parts[-1] += f" ({money(progress.budget_left)} left)"
-    if limits.paused_for:
-        parts.append(f"paused {limits.paused_for:.0f} s: {limits.pause_reason}")
-    return "  ".join(parts)
+    def new_pause(self) -> LimitsSnapshot | None:
+        """The limits, if they have begun to pause since the last time."""
+        limits = self.limits()
+        if limits.pauses <= self._pauses:
+            return None
+        self._pauses = limits.pauses
+        return limits if limits.paused_for else None
 
 
 @asynccontextmanager
-async def showing(
-    output: Output, look: Callable[[], BatchProgress], limits: Callable[[], LimitsSnapshot]
-) -> AsyncIterator[None]:
-    """Show how a batch stands while inside: a bar where stderr is a terminal, events where JSON is wanted."""
-    if output.as_json:
-        ticking = _telling(output, look)
-    elif sys.stderr.isatty():
-        pace = Pace()
-
-        def picture() -> Any:
-            progress = look()
-            pace.take(time.monotonic(), progress.done + progress.failed)
-            return _picture(progress, limits(), pace.per_minute)
-
-        ticking = _drawing(output, picture)
-    else:
-        yield
-        return
-    async with _beside(ticking):
+async def showing(output: Output, view: View) -> AsyncIterator[None]:
+    """Show how a batch stands while inside, where stderr is a terminal or JSON is wanted; else tell of pauses."""
+    drawn = sys.stderr.isatty() and not output.as_json
+    async with _beside(_drawing(output, view.picture) if drawn else _telling(output, view)):
         yield
 
 
@@ -117,8 +82,8 @@ async def waiting(output: Output, what: str) -> AsyncIterator[None]:
     if output.as_json or not sys.stderr.isatty():
         yield
         return
-    began = time.monotonic()
-    async with _beside(_drawing(output, lambda: f"{what}, {time.monotonic() - began:.0f} s")):
+    began = _now()
+    async with _beside(_drawing(output, lambda: f"{what}, {_now() - began:.0f} s")):
         yield
 
 
@@ -134,14 +99,23 @@ async def _beside(ticking: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-async def _telling(output: Output, look: Callable[[], BatchProgress]) -> None:
+async def _telling(output: Output, view: View) -> None:
+    due = _now() + _EVERY_EVENT
     while True:
-        await asyncio.sleep(_EVERY_EVENT)
-        progress = look()
-        output.event("progress", **{name: getattr(progress, name) for name in progress.__slots__})
+        await asyncio.sleep(_EVERY)
+        limits = view.new_pause()
+        if limits is not None:
+            output.event(
+                "pause", reason=limits.pause_reason, seconds=round(limits.paused_for, 3), allowance=limits.allowance
+            )
+            if not output.as_json:
+                output.note(f"paused for {limits.paused_for:.0f} s: {limits.pause_reason}; goes on by itself")
+        if output.as_json and _now() >= due:
+            due += _EVERY_EVENT
+            output.event("progress", **view.event())
 
 
-async def _drawing(output: Output, picture: Callable[[], Any]) -> None:
+async def _drawing(output: Output, draw: Callable[[], Any]) -> None:
     from rich.console import Console  # noqa: PLC0415 - where there is a terminal
     from rich.live import Live  # noqa: PLC0415
 
@@ -152,7 +126,7 @@ async def _drawing(output: Output, picture: Callable[[], Any]) -> None:
         output.above = lambda text, whole: _print_above(live, text, whole=whole)
         try:
             while True:
-                live.update(picture(), refresh=True)
+                live.update(draw(), refresh=True)
                 await asyncio.sleep(_EVERY)
         finally:
             output.above = None
@@ -165,15 +139,5 @@ def _print_above(live: Live, text: str, *, whole: bool) -> None:
         live.console.print(text, markup=False, no_wrap=True, overflow="ellipsis")
 
 
-def _picture(progress: BatchProgress, limits: LimitsSnapshot, per_minute: float) -> Any:
-    from rich.console import Group  # noqa: PLC0415 - where there is a terminal
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    ended = progress.done + progress.skipped + progress.failed
-    line = Table.grid(expand=True, padding=(0, 1))
-    line.add_column(ratio=1)
-    line.add_column(no_wrap=True, justify="right")
-    line.add_row(ProgressBar(total=progress.total, completed=ended), Text(headline(progress, limits, per_minute)))
-    return Group(line, Text(counts(progress, limits, per_minute), no_wrap=True, overflow="ellipsis", style="dim"))
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,10 @@ import typer
 
 from . import batch, options
 from .exits import Exit
-from .gallery import tell_gallery
-from .output import money
+from .gallery import gallery_after
+from .output import describe, money
+from .report import Report, tell_plan
+from .threads import aside
 
 if TYPE_CHECKING:
     from wavespeed_qwen_async.bulk import BatchPlan
@@ -95,6 +96,7 @@ async def sweep(
     retry_failed: batch.RetryFailed = False,
     yes: Yes = False,
     dry_run: DryRun = False,
+    no_gallery: batch.NoGallery = False,
     timeout: options.Timeout = None,
 ) -> int:
     """Compare LoRAs, scales, seeds, ...: an image for each combination, contact sheets and a gallery."""
@@ -113,19 +115,21 @@ async def sweep(
         "output_format": output_format.value if output_format else None,
         "max_images": max_images,
     }
-    table = await asyncio.to_thread(_read, file, {name: value for name, value in given.items() if value})
+    table = await aside(_read, file, {name: value for name, value in given.items() if value})
     made = Batch(table, out, run.session, budget=budget, retry_failed=retry_failed, timeout=timeout)
     plan = await made.plan()
     _tell_axes(run, table)
-    code = batch._tell_plan(run, plan)  # noqa: SLF001 - of this house
+    code = tell_plan(run, plan)
     if dry_run or code != Exit.OK:
         return code
     if plan.new and not (yes or run.settings.emulator or _agreed(plan)):
         run.output.note("nothing sent: pass --yes, or answer y on a terminal")
         return Exit.USAGE
-    await asyncio.to_thread(_check_room, out)
-    code = await batch._Report(run, made, out).follow()  # noqa: SLF001 - of this house
-    return await _show(run, table, out, code)
+    await aside(_check_room, out)
+    code = await Report(run, made, out, gallery=False).follow()
+    if not run.interrupted:
+        await _show(run, table, out, gallery=not no_gallery)
+    return code
 
 
 def _read(file: Path | None, given: dict[str, Any]) -> Sweep:
@@ -159,17 +163,17 @@ def _check_room(out: Path) -> None:
     check_room(out)
 
 
-async def _show(run: Run, table: Sweep, out: Path, code: int) -> int:
+async def _show(run: Run, table: Sweep, out: Path, *, gallery: bool) -> None:
     """Contact sheets and gallery of what there is; without the parts that they need, the images are there still."""
     from wavespeed_qwen_async import ConfigurationError  # noqa: PLC0415 - heavy, and --help needs none of it
     from wavespeed_qwen_async.bulk.gallery import make_contact_sheets  # noqa: PLC0415
 
     try:
-        for path in await asyncio.to_thread(make_contact_sheets, table, out):
+        for path in await aside(make_contact_sheets, table, out):
             run.output.line(str(path))
             run.output.event("sheet", path=str(path))
+    except (ConfigurationError, OSError) as error:
+        run.output.note(f"warning: no contact sheets: {describe(error)}")
+    if gallery:
         sources = [source for job in table for source in job.sources if isinstance(source, Path)]
-        await tell_gallery(run, out, sources=sources)
-    except ConfigurationError as error:
-        run.output.note(f"warning: {error.message}")
-    return code
+        await gallery_after(run, out, sources=sources, jobs=len(table))

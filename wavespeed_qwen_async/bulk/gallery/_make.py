@@ -15,6 +15,7 @@ from ._sources import SourceFinder
 
 if TYPE_CHECKING:
     import os
+    import threading
     from collections.abc import Iterable
 
     from ._entries import Entry
@@ -48,6 +49,7 @@ def make_gallery(
     title: str | None = None,
     sources: Iterable[str | os.PathLike[str]] = (),
     thumbs: bool = True,
+    stop: threading.Event | None = None,
 ) -> GalleryReport:
     """Write ``index.html`` into a batch's folder: its images, to look at, filter and compare, from disk.
 
@@ -60,6 +62,7 @@ def make_gallery(
         sources: Where the source images of edits lie, folders or files, for the before/after slider.
         thumbs: Whether to make small copies in ``thumbs/``. Without, the page shows the images themselves, and scrolls
             less smoothly where there are many.
+        stop: Set it to give up soon: ``concurrent.futures.CancelledError``, and the page is left as it was.
 
     Raises:
         ConfigurationError: there is no such folder, it has an ``index.html`` of another hand, or Jinja2 is missing.
@@ -68,7 +71,7 @@ def make_gallery(
     folder = Path(out)
     _check(folder)
     entries, unread = read_entries(folder)
-    pictures = Pictures(folder, copies=thumbs)
+    pictures = Pictures(folder, copies=thumbs, stop=stop)
     shown = pictures.look_at(entry.file for entry in entries if entry.file and entry.status == "saved")
     befores = _befores(folder, entries, pictures, [Path(place) for place in sources])
     data = {**payload(entries, shown, befores), "unread": unread}

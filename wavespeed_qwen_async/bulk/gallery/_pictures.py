@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from wavespeed_qwen_async._media.images import measure
 from ._entries import THUMBS
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -45,10 +46,12 @@ class Pictures:
     Args:
         out: The folder.
         copies: Whether to make any: without Pillow, or where disk matters more, the page shows the images themselves.
+        stop: Once set, nothing more is looked at: ``concurrent.futures.CancelledError``.
     """
 
-    def __init__(self, out: Path, *, copies: bool = True) -> None:
+    def __init__(self, out: Path, *, copies: bool = True, stop: threading.Event | None = None) -> None:
         self._out = out
+        self._stop = stop
         self._copies = copies and _has_pillow()
         self._used: set[str] = set()
         if self._copies:
@@ -62,6 +65,7 @@ class Pictures:
 
     def keep_source(self, path: Path) -> Picture | None:
         """A copy of an image elsewhere, so that the folder can be moved or given away; None where it can't be read."""
+        self._go_on()
         with suppress(OSError):
             path, out = path.resolve(), self._out.resolve()
             if path.is_relative_to(out):
@@ -81,11 +85,16 @@ class Pictures:
                 path.unlink(missing_ok=True)
 
     def _look(self, file: str) -> Picture:
+        self._go_on()
         path = self._out / file
         try:
             return Picture(file, self._copy_of(path, SIDE, file), *_size(path))
         except OSError:
             return Picture(file, None, 0, 0)
+
+    def _go_on(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise CancelledError
 
     def _copy_of(self, path: Path, side: int, known_as: str) -> str | None:
         """The copy's name tells the image's path, size and time of change: another image, another name."""
