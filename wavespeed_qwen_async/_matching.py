@@ -41,12 +41,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """A lost submit: what was sent, and when by the server's clock (Unix seconds, margins included)."""
+    """A lost submit: what was sent, and when by the server's clock (Unix seconds, margins included).
+
+    Its prediction was made between ``after`` and ``before``, and most likely not later than ``soon``: who sent it may
+    be long gone, and then it can only be said that it can't come any more.
+    """
 
     model: str
     inputs: Mapping[str, Any]
     after: float
     before: float
+    soon: float = float("inf")
 
 
 class Rival(NamedTuple):
@@ -200,7 +205,8 @@ def _by_time(
         return Verdict.WAIT  # one of them may be the other's
     near = [seen for seen in left if _within(one, seen, GUARD) and alike(one, seen) is not Likeness.DIFFERENT]
     mine = [other for other in others if any(_fits(other, seen) for seen in fits)]
-    if len(near) == 1 and len(mine) == 1 and whole:
+    created = fits[0].created
+    if len(near) == 1 and len(mine) == 1 and whole and created is not None and created <= one.soon:
         return fits[0].id
     return Verdict.AMBIGUOUS if settled else Verdict.WAIT
 

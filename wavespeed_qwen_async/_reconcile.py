@@ -47,6 +47,7 @@ class Patience:
 
     Attributes:
         margin: By which the server's clock may be misjudged: ``Date`` tells whole seconds, and travels.
+        arrival: In which a submit that was sent arrives, or never will, though whoever sent it is gone.
         settle: After which a list shows what happened even if it shows nothing newer; above any lag it may have.
         unknown: After which a submit that can't be settled is given up as unknown.
         first: Between the loss and the first look.
@@ -54,6 +55,7 @@ class Patience:
     """
 
     margin: float = 3.0
+    arrival: float = 30.0
     settle: float = 60.0
     unknown: float = 180.0
     first: float = 0.5
@@ -68,7 +70,7 @@ class Lost:
         model: The model's whole name.
         inputs: What was sent.
         after: When it was sent.
-        before: When it was lost; None: it can't have been later than now.
+        before: When it was lost; None: by a process that is gone, and what it sent may still be on its way.
     """
 
     model: str
@@ -89,7 +91,7 @@ class Lost:
 class Sending:
     """The witness of one submit: tells the reconciler when it left and what came of it, and passes that on."""
 
-    __slots__ = ("_ended", "_inner", "_reconciler", "model", "request", "started")
+    __slots__ = ("_inner", "_reconciler", "model", "request", "started")
 
     def __init__(self, reconciler: Reconciler, request: _wire.Request, model: str, inner: Witness | None) -> None:
         self._reconciler = reconciler
@@ -97,22 +99,29 @@ class Sending:
         self.request = request
         self.model = model
         self.started: float | None = None
-        self._ended = False
 
     async def sending(self, request: _wire.Request) -> None:
         """As in ``Witness``."""
         if self._inner is not None:
             await self._inner.sending(request)
         self.started = _now()
-        if not self._ended:
-            self._reconciler.airborne[self] = None
+        self._reconciler.airborne[self] = None
+        exchange = asyncio.current_task()
+        if exchange is not None:  # it outlives a caller that is cancelled, and so long its answer is still to come
+            exchange.add_done_callback(lambda _: self.end())
 
     async def accepted(self, prediction: Prediction) -> None:
-        """As in ``Witness``."""
+        """As in ``Witness``. If the books can't be kept, nobody holds the prediction, and whoever looks may find it."""
         self._reconciler.hold(prediction)
         self.end()
-        if self._inner is not None:
+        if self._inner is None:
+            return
+        try:
             await self._inner.accepted(prediction)
+        except WaveSpeedError as error:  # whatever it says by itself, the image is paid
+            error.billed, error.prediction_id = "yes", prediction.id
+            self._reconciler.release(prediction)
+            raise
 
     def failed(self, error: BaseException) -> None:
         """As in ``Witness``."""
@@ -120,8 +129,7 @@ class Sending:
             self._inner.failed(error)
 
     def end(self) -> None:
-        """Its answer is there, or nobody waits for it any more."""
-        self._ended = True
+        """Its answer is there, or will never come."""
         self._reconciler.airborne.pop(self, None)
 
     def inputs(self) -> dict[str, Any]:
@@ -167,6 +175,10 @@ class Reconciler:
         self._held.append((_now(), prediction.id, created))
         self._forget()
 
+    def release(self, prediction: Prediction) -> None:
+        """It is no job's after all: it could not be written down whose it is."""
+        self._ids.discard(prediction.id)
+
     async def find(self, sending: Sending) -> Prediction | None:
         """What became of a submit of this session whose answer has just been lost. As ``settle``."""
         sending.end()
@@ -187,13 +199,17 @@ class Reconciler:
         lost.once = once
         lost.deadline = loop.time() + self.patience.unknown
         if lost.before is None:
-            lost.before = _now() + self._offset()
+            lost.before = max(self._server_now(), (lost.after or 0.0) + self.patience.arrival)
         lost.end = loop.create_future()
         self._lost.append(lost)
         if self._worker is None or self._worker.done():
             self._worker = self._tasks.start(self._work(), "wavespeed reconcile")
         try:
             return await lost.end
+        except asyncio.CancelledError:
+            if not lost.end.cancelled() and lost.end.exception() is None and (found := lost.end.result()) is not None:
+                self.release(found)  # found in the same instant, and nobody takes it
+            raise
         finally:
             if lost in self._lost:
                 self._lost.remove(lost)
@@ -223,10 +239,15 @@ class Reconciler:
                     _end(lost, _unknown(lost, "the list of predictions could not be read", failure))
             return
         cluster = [lost for lost in cluster if not lost.end.done()]
+        rivals = self._rivals()
+        airborne = {rival.print for rival in rivals}
+        for lost in cluster if airborne else ():
+            if fingerprint(lost.model, lost.inputs) in airborne:  # left by an earlier run, it may be this one
+                lost.before = max(lost.before or 0.0, self._server_now())
         wanted = [self._wanted(lost) for lost in cluster]
         # Answers that came while the list was read.
         listing = listing._replace(held=listing.held | self._ids.intersection(found))
-        answers = judge(wanted, listing, self._rivals(), settle=self.patience.settle)
+        answers = judge(wanted, listing, rivals, settle=self.patience.settle)
         for lost, answer in zip(cluster, answers, strict=True):
             self._take(lost, answer, found)
         self.strangers = sum(seen.id not in listing.held and seen.id not in self._ids for seen in listing.seen)
@@ -293,7 +314,8 @@ class Reconciler:
         margin = self.patience.margin
         before = (self._server_now() if lost.before is None else lost.before) + margin
         after = before - 2 * margin - self._longest_exchange() if lost.after is None else lost.after - margin
-        return Wanted(lost.model, lost.inputs, after, max(before, after))
+        soon = after + 2 * margin + self.patience.arrival
+        return Wanted(lost.model, lost.inputs, after, max(before, after), soon)
 
     def _longest_exchange(self) -> float:
         timeout = self._api.transport.timeout

@@ -22,7 +22,7 @@ from wavespeed_qwen_async.bulk import Batch
 from wavespeed_qwen_async.bulk._states import State
 from wavespeed_qwen_async.bulk._store import Store
 
-PATIENCE = Patience(margin=1.5, settle=4.0, unknown=30.0, first=0.1, longest=0.5)
+PATIENCE = Patience(margin=1.5, arrival=2.0, settle=4.0, unknown=30.0, first=0.1, longest=0.5)
 
 
 class Killer:

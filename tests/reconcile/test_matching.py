@@ -115,6 +115,16 @@ def test_by_time_only_when_exactly_one_fits_exactly_one():
     assert answers([wanted()], look(bare, newer, held=held, now=200.0), [rival]) == [Verdict.WAIT]
 
 
+def test_by_time_only_near_its_sending():
+    """Of a process that is long gone the window is wide open, and somebody else's prediction may lie in it."""
+    lost = Wanted(MODEL, inputs(), 100.0, 4000.0, soon=130.0)
+    near, late, timeless = (seen("a", bare=True, created=at) for at in (125.0, 3000.0, None))
+    assert answers([lost], look(near, now=5000.0)) == ["a"]
+    assert answers([lost], look(late, now=5000.0)) == [Verdict.AMBIGUOUS]
+    assert answers([lost], look(timeless, now=5000.0)) == [Verdict.AMBIGUOUS]
+    assert answers([lost], look(seen("a", created=3000.0), now=5000.0)) == ["a"], "its content tells"
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.floats(90, 120)), max_size=6),
     st.lists(st.tuples(st.integers(0, 3), st.floats(90, 120), st.booleans()), max_size=8),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from wavespeed_qwen_async.media import Media, UploadStore
     from wavespeed_qwen_async.names import NameTemplate
     from wavespeed_qwen_async.session import QwenImageSession
 
@@ -55,7 +56,7 @@ class Run:
         await self._count_earlier_sends()
         flow = Flow(Feed(work, self._source).entries(), self._steps.launch, window=work.options.window, ordered=False)
         outcomes = flow.outcomes()
-        store, engine.media.store = engine.media.store, work.journal
+        uploads = _Uploads(work.journal, engine.media)
         engine.reconciler.books.append(self._held)
         try:
             async for outcome in outcomes:
@@ -69,7 +70,7 @@ class Run:
                 await engine.api.exchanges.settle(_LAST_GRACE)
             finally:
                 engine.reconciler.books.remove(self._held)
-                engine.media.store = store
+                uploads.remove()
         if work.failure is not None:
             raise work.failure
 
@@ -82,3 +83,26 @@ class Run:
         sent = await self.work.journal.read(lambda store: store.sent_since(now - _RATE_WINDOW))
         if sent:
             self.work.session.limits.seed(max(0.0, now - moment) for moment in sent)
+
+
+class _Uploads:
+    """A journal as its session's store of uploads. Runs at the same time lie upon each other, and end in any order."""
+
+    def __init__(self, journal: Journal, media: Media) -> None:
+        self.get = journal.get
+        self.put = journal.put
+        self._media = media
+        self.below: UploadStore = media.store
+        media.store = self
+
+    def remove(self) -> None:
+        """Give back the store that was there before."""
+        above = self._media.store
+        if above is self:
+            self._media.store = self.below
+            return
+        while isinstance(above, _Uploads):
+            if above.below is self:
+                above.below = self.below
+                return
+            above = above.below

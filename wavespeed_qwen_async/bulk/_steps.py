@@ -127,9 +127,13 @@ class Steps:
             await self._still_unknown(flight, entry, error)
             return
         if prediction is not None:
-            await self._journal.move(
-                entry.row, State.SUBMITTED, holds=prediction.id, prediction_id=prediction.id, price=entry.price
-            )
+            try:
+                await self._journal.move(
+                    entry.row, State.SUBMITTED, holds=prediction.id, prediction_id=prediction.id, price=entry.price
+                )
+            except JournalError:
+                work.engine.reconciler.release(prediction)
+                raise
             if flight.observed is not None:
                 await flight.observed.accepted(prediction)
             self._await(flight, entry, prediction)

@@ -168,7 +168,7 @@ class Batch:
             finally:
                 await journal.close()
         finally:
-            self._state, self._seconds = "ended", loop.time() - self._began
+            self._state, self._seconds, self._drained = "ended", loop.time() - self._began, False
             await self._source.close()
 
     async def _outcomes(self, journal: Journal) -> AsyncGenerator[BatchOutcome, None]:
