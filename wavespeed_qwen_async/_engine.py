@@ -177,11 +177,8 @@ class Engine:
                 if not self._reconcile:
                     raise
                 found = await self._found(sending, error)
-            finally:
-                sending.end()
             if found is not None:
-                if witness is not None:
-                    await witness.accepted(found)
+                await sending.accepted(found)
                 return found
             if asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
                 raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
