@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cli.md"
 COMMANDS = (
     *("generate", "edit", "batch", "sweep", "gallery", "download", "upload"),
-    *("status", "history", "delete", "price", "balance", "emulator"),
+    *("status", "history", "delete", "price", "balance", "emulator", "doctor"),
 )
 ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())"
 PART = re.compile(r"<!-- begin (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)

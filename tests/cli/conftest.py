@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from command_line import inside
 from PIL import Image
@@ -10,8 +12,9 @@ from PIL import Image
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("WAVESPEED_API_KEY", "WAVESPEED_BASE_URL", "NO_COLOR", "FORCE_COLOR"):
+    for name in [name for name in os.environ if name.startswith("WAVESPEED_")] + ["NO_COLOR", "FORCE_COLOR"]:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / ".config"))
     monkeypatch.setenv("COLUMNS", "80")
 
 

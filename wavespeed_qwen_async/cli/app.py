@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import account, batch, emulate, gallery, images, pictures, sweep
+from . import account, batch, doctor, emulate, gallery, images, pictures, sweep
 from .exits import Exit, table
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=f"\b\nThe key comes from WAVESPEED_API_KEY. Exit codes:\n{table()}",
+    epilog=f"\b\nThe key comes from WAVESPEED_API_KEY; 'wavespeed-qwen doctor' checks it. Exit codes:\n{table()}",
 )
-for _module in (images, batch, sweep, gallery, pictures, account, emulate):
+for _module in (images, batch, sweep, gallery, pictures, account, emulate, doctor):
     _module.register(app)
 
 

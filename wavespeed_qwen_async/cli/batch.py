@@ -41,7 +41,10 @@ NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Don't write prompt and parameters into the images.")
 ]
 
-NoGallery = Annotated[bool, typer.Option("--no-gallery", help="Make no gallery (index.html) at the end.")]
+MakeGallery = Annotated[
+    bool | None,
+    typer.Option("--gallery/--no-gallery", help="Whether to make a gallery (index.html) at the end; default: yes."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +66,7 @@ async def batch(
     prompt: SharedPrompt = None,
     names: Names = None,
     no_provenance: NoProvenance = False,
-    no_gallery: NoGallery = False,
+    gallery: MakeGallery = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Make every image of a file; run it again to go on where it stopped. A gallery shows them at the end."""
@@ -91,7 +94,7 @@ async def batch(
     if dry_run:
         return tell_plan(run, await batch.plan())
     place = source if await aside(source.is_dir) else source.parent
-    return await Report(run, batch, out, gallery=not no_gallery, sources=[place]).follow()
+    return await Report(run, batch, out, gallery=gallery is not False, sources=[place]).follow()
 
 
 def _check(source: Path, out: Path, *, dry_run: bool) -> None:

@@ -87,7 +87,7 @@ Base64 = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(help="Longest to wait for a result, in seconds; default an hour.", metavar="SECONDS", min=0.001),
+    typer.Option(help="Longest to wait for a result, in seconds; default: an hour.", metavar="SECONDS", min=0.001),
 ]
 Source = Annotated[str, typer.Argument(help="The source image: a file or a URL.", metavar="IMAGE")]
 Also = Annotated[
@@ -139,7 +139,7 @@ class Settings:
     base_url: Annotated[
         str | None,
         typer.Option(
-            help="Where the API is; default: WAVESPEED_BASE_URL, else https://api.wavespeed.ai.",
+            help="Where the API is; default: https://api.wavespeed.ai.",
             metavar="URL",
             rich_help_panel=_SERVER,
         ),
@@ -162,7 +162,12 @@ class Settings:
 
 
 def command(
-    app: typer.Typer, *, example: str, needs_session: bool = True, leave_out: frozenset[str] = frozenset()
+    app: typer.Typer,
+    *,
+    example: str,
+    needs_session: bool = True,
+    configured: bool = True,
+    leave_out: frozenset[str] = frozenset(),
 ) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
     """Make an async function a command: its first parameter is the `Run`, the others and `Settings` are its options.
 
@@ -170,6 +175,7 @@ def command(
         app: Where the command goes.
         example: Command lines for its help.
         needs_session: Whether a session is opened for it.
+        configured: Whether options that are not given come from the configuration.
         leave_out: Settings that make no sense for it.
     """
 
@@ -181,7 +187,7 @@ def command(
             from .running import execute  # noqa: PLC0415 - heavy, and --help needs none of it
 
             settings = Settings(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-            return execute(settings, functools.partial(function, **given), needs_session=needs_session)
+            return execute(settings, function, given, needs_session=needs_session, configured=configured)
 
         parameters = [parameter.replace(kind=_NAMED) for parameter in (*_own(function), *shared)]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

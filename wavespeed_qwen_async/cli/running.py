@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import signal
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from wavespeed_qwen_async.errors import ConfigurationError
 
+from .config import Configuration
 from .exits import Exit
 from .output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from wavespeed_qwen_async import QwenImageSession
     from wavespeed_qwen_async.emulator import Emulator
@@ -54,12 +56,12 @@ class Run:
         assert self._session is not None  # noqa: S101 - commands that say they need none don't ask
         return self._session
 
-    async def open(self, stack: contextlib.AsyncExitStack) -> None:
-        """Open the session, and the emulator behind it where one is wanted."""
+    async def open(self, stack: contextlib.AsyncExitStack, *, api_key: str | None = None) -> None:
+        """Open the session, and the emulator behind it where one is wanted; the key is the environment's by default."""
         from wavespeed_qwen_async import QwenImageSession, Retry  # noqa: PLC0415 - heavy, and --help needs none of it
 
         settings = self.settings
-        key, base_url = None, settings.base_url
+        key, base_url = api_key, settings.base_url
         if settings.emulator:
             if base_url:
                 raise ConfigurationError("--emulator and --base-url exclude each other: give one of them")
@@ -103,11 +105,22 @@ class Run:
             return Exit.INTERRUPTED
 
 
-def execute(settings: Settings, work: Callable[[Run], Awaitable[int]], *, needs_session: bool = True) -> int:
-    """Run a command's async function to its exit code; errors become one line."""
+def execute(
+    settings: Settings,
+    function: Callable[..., Awaitable[int]],
+    given: Mapping[str, Any],
+    *,
+    needs_session: bool = True,
+    configured: bool = True,
+) -> int:
+    """Run a command's async function with its options to its exit code; errors become one line."""
     output = Output(as_json=settings.as_json, verbose=settings.verbose)
     with output.hearing():
         try:
+            if configured:
+                configuration = Configuration.load()
+                settings, given = configuration.settle(settings), configuration.fill(given)
+            work = functools.partial(function, **given)
             return int(asyncio.run(Run(settings, output).supervise(work, needs_session=needs_session)))
         except KeyboardInterrupt:
             return Exit.INTERRUPTED

@@ -96,7 +96,7 @@ async def sweep(
     retry_failed: batch.RetryFailed = False,
     yes: Yes = False,
     dry_run: DryRun = False,
-    no_gallery: batch.NoGallery = False,
+    gallery: batch.MakeGallery = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Compare LoRAs, scales, seeds, ...: an image for each combination, contact sheets and a gallery."""
@@ -128,7 +128,7 @@ async def sweep(
     await aside(_check_room, out)
     code = await Report(run, made, out, gallery=False).follow()
     if not run.interrupted:
-        await _show(run, table, out, gallery=not no_gallery)
+        await _show(run, table, out, gallery=gallery is not False)
     return code
 
 
