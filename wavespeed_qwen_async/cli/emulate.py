@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,6 +48,8 @@ async def emulator(
     allow_remote: Remote = False,
 ) -> int:
     """Serve an emulated API until Ctrl+C."""
+    import asyncio  # noqa: PLC0415 - --help needs none of it
+
     from wavespeed_qwen_async import ConfigurationError  # noqa: PLC0415 - --help needs none of it
     from wavespeed_qwen_async.emulator import Emulator  # noqa: PLC0415
 

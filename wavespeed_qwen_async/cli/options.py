@@ -205,6 +205,7 @@ def _own(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
 
 
+@functools.cache
 def _shared() -> list[inspect.Parameter]:
     signature = inspect.signature(Settings, eval_str=True)
     defaults = {field.name: field.default for field in fields(Settings)}
