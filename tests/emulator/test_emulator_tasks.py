@@ -9,10 +9,12 @@ import signal
 import sys
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from emulator_client import EDIT, KEY, T2I, Client, using
 
 from wavespeed_qwen_async.emulator import Emulator, create_app
@@ -371,6 +373,33 @@ async def test_an_application_can_be_mounted() -> None:
             assert answer.status == 401
 
 
+async def test_a_mounting_applications_middlewares_and_signals_see_requests_and_responses() -> None:
+    from aiohttp.test_utils import TestServer
+
+    @web.middleware
+    async def reading(request: web.Request, handler: Any) -> web.StreamResponse:
+        await request.read()
+        response: web.StreamResponse = await handler(request)
+        response.headers["X-Middleware"] = "saw it"
+        return response
+
+    async def signal(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Signal"] = "saw it"
+
+    app = web.Application(middlewares=[reading])
+    app.on_response_prepare.append(signal)
+    app.add_subapp("/mounted", create_app(blank=True, prefix="/mounted"))
+    async with (
+        TestServer(app) as server,
+        aiohttp.ClientSession() as http,
+        http.post(
+            server.make_url(f"/mounted/api/v3/{T2I}"), json={"prompt": "x"}, headers={"Authorization": "Bearer k"}
+        ) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+        assert (answer.headers["X-Middleware"], answer.headers["X-Signal"]) == ("saw it", "saw it")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -422,10 +451,30 @@ async def test_run_serves_until_it_is_told_to_stop() -> None:
     assert await process.wait() == 0
 
 
-async def test_a_body_that_is_far_too_large_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from wavespeed_qwen_async.emulator import server
+async def test_a_body_that_is_far_too_large_is_refused(client: Client) -> None:
+    from wavespeed_qwen_async.emulator.server import MAX_BODY
 
-    monkeypatch.setattr(server, "MAX_BODY", 1000)
-    status, body = await client.call("POST", T2I, json={"prompt": "x" * 1000})
+    status, body = await client.call("POST", T2I, data=BytesIO(b'{"prompt": "%b"}' % (b"x" * MAX_BODY)))
     assert (status, body["code"]) == (413, 413)
     assert not client.emulator.ledger.accepted
+
+
+async def test_an_answer_to_http_1_0_and_one_that_closes_are_as_whole_as_the_rest(client: Client) -> None:
+    host, port = client.emulator.url.removeprefix("http://").split(":")
+    for version, extra, kept in (("1.1", "", True), ("1.1", "Connection: close\r\n", False), ("1.0", "", False)):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"GET /api/v3/balance HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer k\r\n{extra}\r\n".encode()
+        answers = []
+        for _ in range(2 if kept else 1):
+            writer.write(head)
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(answer.partition("content-length: ")[2].partition("\r")[0])
+            answers.append(await reader.readexactly(length))
+            assert answer.startswith(f"http/{version} 200 ok\r\n")
+            assert "content-type: application/json\r\n" in answer
+            assert "date: " in answer
+        assert all(b'"balance"' in each for each in answers)
+        if not kept:
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()

@@ -52,6 +52,7 @@ async def emulator(
 
     from wavespeed_qwen_async import ConfigurationError  # noqa: PLC0415 - --help needs none of it
     from wavespeed_qwen_async.emulator import Emulator  # noqa: PLC0415
+    from wavespeed_qwen_async.emulator.server import rare_garbage  # noqa: PLC0415
 
     from .running import tier_of_emulator  # noqa: PLC0415
 
@@ -73,14 +74,15 @@ async def emulator(
         )
     except ValueError as error:
         raise ConfigurationError(str(error).replace("allow_remote=True", "--allow-remote")) from None
-    async with served:
-        run.output.line(f"listening on {served.url}; Ctrl+C ends it. In another shell:")
-        run.output.line(f"  export WAVESPEED_BASE_URL={served.url} WAVESPEED_API_KEY={api_key or 'any-key'}")
-        run.output.event("listening", url=served.url, media_url=served.media_url)
-        await stop.wait()
-        accepted = len(served.ledger.accepted)
-        run.output.line(f"{accepted} images were accepted")
-        run.output.event("stopped", accepted=accepted)
+    with rare_garbage():
+        async with served:
+            run.output.line(f"listening on {served.url}; Ctrl+C ends it. In another shell:")
+            run.output.line(f"  export WAVESPEED_BASE_URL={served.url} WAVESPEED_API_KEY={api_key or 'any-key'}")
+            run.output.event("listening", url=served.url, media_url=served.media_url)
+            await stop.wait()
+            accepted = len(served.ledger.accepted)
+            run.output.line(f"{accepted} images were accepted")
+            run.output.event("stopped", accepted=accepted)
     return Exit.OK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .clock import iso
-from .origin import Endpoint, Origin, read_json
+from .origin import Endpoint, Origin, read_json, success
 from .schema import MODELS
 from .service import RefusalError
 from .uploads import Upload, limit_for
@@ -24,7 +24,6 @@ class AccountApi:
     """Endpoints of the API that are about the account and its files."""
 
     def __init__(self, origin: Origin) -> None:
-        self._origin = origin
         self._service = origin.service
         self.routes: dict[str, tuple[str, str, Endpoint]] = {
             "balance": ("GET", "balance", self.balance),
@@ -38,9 +37,9 @@ class AccountApi:
             "media/upload/binary": ("POST", "upload", self.upload),
         }
 
-    async def balance(self, _request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def balance(self, _request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell the balance in dollars."""
-        return self._origin.success({"balance": self._service.account.balance(self._service.clock.now())})
+        return success({"balance": self._service.account.balance(self._service.clock.now())})
 
     async def _model(self, request: web.BaseRequest) -> str:
         model = (await read_json(request)).get("model_id")
@@ -48,11 +47,11 @@ class AccountApi:
             raise RefusalError(404, f"model not found: {model}")
         return model
 
-    async def price(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def price(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell what a task would cost."""
         model = await self._model(request)
         price = self._service.account.price(model)
-        return self._origin.success(
+        return success(
             {
                 "model_id": model,
                 "price": price,
@@ -62,15 +61,15 @@ class AccountApi:
             }
         )
 
-    async def pricing(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def pricing(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell what a task would cost, in the older form."""
         model = await self._model(request)
         price = self._service.account.price(model)
-        return self._origin.success({"model_id": model, "unit_price": price, "currency": "USD"})
+        return success({"model_id": model, "unit_price": price, "currency": "USD"})
 
-    async def models(self, _request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def models(self, _request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell the models there are."""
-        return self._origin.success([self._describe(name) for name in MODELS])
+        return success([self._describe(name) for name in MODELS])
 
     def _describe(self, name: str) -> dict[str, Any]:
         model = MODELS[name]
@@ -88,7 +87,7 @@ class AccountApi:
             "api_schema": {"api_schemas": [{"type": "model_run", "request_schema": schema}]},
         }
 
-    async def billings(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def billings(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell the account's lines: by prediction, kind and time (milliseconds since the epoch)."""
         from .api import MAX_PAGE, page_number  # noqa: PLC0415 - the two halves of one API
 
@@ -112,9 +111,9 @@ class AccountApi:
         if body.get("sort") != "created_at ASC":
             lines.reverse()
         items = [_billing(line, now) for line in lines[(page - 1) * size : page * size]]
-        return self._origin.success({"page": page, "total": len(lines), "items": items})
+        return success({"page": page, "total": len(lines), "items": items})
 
-    async def usage(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def usage(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell usage by model and day in a span of at most 31 days."""
         from .api import time_field  # noqa: PLC0415 - the two halves of one API
 
@@ -126,13 +125,13 @@ class AccountApi:
         rows = [
             row for row in self._service.store if low <= row.created_ns <= high and (not model or row.model == model)
         ]
-        return self._origin.success(self._service.account.usage(rows, self._service.clock.now()))
+        return success(self._service.account.usage(rows, self._service.clock.now()))
 
-    async def secret(self, _request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def secret(self, _request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Tell the secret that webhooks are signed with."""
-        return self._origin.success({"secret": self._service.settings.webhook_secret})
+        return success({"secret": self._service.settings.webhook_secret})
 
-    async def ticket(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def ticket(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Give a ticket for an upload: where to PUT the bytes, and where they will be found."""
         body = await read_json(request)
         name, size = body.get("filename"), body.get("size")
@@ -147,9 +146,9 @@ class AccountApi:
         url = self._service.media_url + upload.path
         headers = {"Content-Type": kind}
         instruction = {"method": "PUT", "url": f"{url}?ticket={upload.ticket}", "headers": headers}
-        return self._origin.success({"download_url": url, "upload": instruction})
+        return success({"download_url": url, "upload": instruction})
 
-    async def upload(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def upload(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Take a file in one multipart request."""
         if not request.content_type.startswith("multipart/"):
             raise RefusalError(400, "the request must be multipart/form-data with a field 'file'")
@@ -165,7 +164,7 @@ class AccountApi:
         upload.data = data
         self._service.uploads.add(upload)
         answer = {"type": kind.partition("/")[0], "download_url": self._service.media_url + upload.path}
-        return self._origin.success({**answer, "filename": upload.filename, "size": upload.size})
+        return success({**answer, "filename": upload.filename, "size": upload.size})
 
     def _new(self, name: str, kind: str, size: int) -> Upload:
         if size > limit_for(kind):

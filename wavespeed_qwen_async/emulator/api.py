@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from .account_api import AccountApi
 from .clock import iso, parse_iso
-from .origin import Endpoint, Origin, Route, read_json
+from .origin import Origin, Route, read_body, read_json, success
 from .schema import MODELS
 from .service import RefusalError
 from .tasks import Prediction, Query
@@ -33,31 +33,30 @@ class Api(Origin):
         self._root = f"{service.settings.prefix}/api/v3/"
         self._control = "/__emulator__/"
         account = AccountApi(self)
-        self._fixed: dict[str, tuple[str, str, Endpoint]] = {
-            "predictions": ("POST", "list", self.list_predictions),
-            "predictions/delete": ("POST", "delete", self.delete),
-            **account.routes,
+        self._fixed: dict[str, tuple[str, Route]] = {
+            self._root + path: (method, (kind, endpoint, path))
+            for path, (method, kind, endpoint) in {
+                "predictions": ("POST", "list", self.list_predictions),
+                "predictions/delete": ("POST", "delete", self.delete),
+                **dict.fromkeys(MODELS, ("POST", "submit", self.submit)),
+                **account.routes,
+            }.items()
         }
+        self._results = f"{self._root}predictions/"
         from .control import Control  # noqa: PLC0415 - it needs this module's base
 
         self._controls = Control(self)
 
     def route(self, method: str, path: str) -> Route:
         """Find who answers a request."""
-        if not path.startswith(self._root):
-            if path.startswith(self._control):
-                return "control", self._controls.answer, path[len(self._control) :]
-            return "unknown", self.missing, ""
-        rest = path[len(self._root) :]
-        if rest in MODELS:
-            return ("submit", self.submit, rest) if method == "POST" else ("unknown", self.missing, "method")
-        if (found := self._fixed.get(rest)) is not None:
-            wanted, kind, endpoint = found
-            return (kind, endpoint, rest) if method == wanted else ("unknown", self.missing, "method")
-        if rest.startswith("predictions/") and method == "GET":
-            name, _, tail = rest[len("predictions/") :].partition("/")
+        if (found := self._fixed.get(path)) is not None:
+            return found[1] if method == found[0] else ("unknown", self.missing, "method")
+        if path.startswith(self._results) and method == "GET":
+            name, _, tail = path[len(self._results) :].partition("/")
             if tail in {"", "result"}:
                 return "result", self.result, name
+        if path.startswith(self._control):
+            return "control", self._controls.answer, path[len(self._control) :]
         return "unknown", self.missing, ""
 
     def admit(self, request: web.BaseRequest, kind: str) -> None:
@@ -65,79 +64,79 @@ class Api(Origin):
         if kind != "control":
             self.service.authorize(request.headers.get("Authorization"))
 
-    async def submit(self, request: web.BaseRequest, model: str, plan: Plan) -> web.StreamResponse:
+    async def submit(self, request: web.BaseRequest, model: str, plan: Plan) -> bytes:
         """Accept a task; in sync mode wait for its end."""
-        body = await request.read()
+        body = await read_body(request)
         webhook = None
         if "?" in request.raw_path:
             webhook = parse_qs(request.raw_path.partition("?")[2]).get("webhook", [None])[0]
         prediction = self.service.accept(MODELS[model], body, webhook, plan)
         if b"enable_sync_mode" in body and prediction.inputs.get("enable_sync_mode"):
             return await self._sync(prediction)
-        outputs = await self.outputs_json(prediction, prediction.created)
-        return self.reply(f"{ENVELOPE}{self.describe(prediction, prediction.created, outputs)}}}".encode())
+        return await self._single(prediction, prediction.created, with_inputs=False)
 
-    async def _sync(self, prediction: Prediction) -> web.StreamResponse:
+    async def _sync(self, prediction: Prediction) -> bytes:
         settings = self.service.settings
         patience = settings.sync_timeout / settings.speed
         now = self.service.clock.now()
         await self.pause(min(prediction.end - now, patience))
         if prediction.end - now <= patience:
-            return self.reply(await self.envelope(prediction, max(self.service.clock.now(), prediction.end)))
+            ended = max(self.service.clock.now(), prediction.end)
+            return await self._single(prediction, ended, with_inputs=settings.result_inputs)
         if settings.sync_ending == "504":
             raise RefusalError(504, "Gateway timeout")
-        data = json.loads(self.describe(prediction, now, "[]"))
+        data = json.loads(self.describe(prediction, now))
         data |= {"status": "processing", "code": 5004, "error": "Sync mode timed out"}
-        return self.success(data)
+        return success(data)
 
-    async def result(self, _request: web.BaseRequest, name: str, plan: Plan) -> web.StreamResponse:
+    async def result(self, _request: web.BaseRequest, name: str, plan: Plan) -> bytes:
         """Tell how a task stands."""
         now = self.service.clock.now()
         prediction = self.service.store.get(name, now)
         if prediction is None or ((hide := plan.find("hide")) and now - prediction.created < hide["seconds"]):
             raise RefusalError(404, "prediction not found")
-        return self.reply(await self.envelope(prediction, now))
+        return await self._single(prediction, now, with_inputs=self.service.settings.result_inputs)
 
-    async def envelope(self, prediction: Prediction, now: float) -> bytes:
-        """Return a single result as JSON."""
-        outputs = await self.outputs_json(prediction, now)
-        extra = self.service.settings.result_inputs
-        return f"{ENVELOPE}{self.describe(prediction, now, outputs, with_inputs=extra)}}}".encode()
+    async def _single(self, row: Prediction, now: float, *, with_inputs: bool) -> bytes:
+        outputs = await self.base64(row, now) if row.base64 else None
+        return f"{ENVELOPE}{self.describe(row, now, outputs, with_inputs=with_inputs)}}}".encode()
 
-    async def outputs_json(self, prediction: Prediction, now: float) -> str:
-        """Return the outputs as JSON: a URL, or base64 text where that was asked for."""
-        if prediction.status(now) != "completed":
-            return "[]"
-        if not prediction.base64:
-            return f'["{self.service.media_url}/outputs/{prediction.output_name}"]'
-        prefix = self.service.settings.base64_prefix
-        return f'["{await self.outputs.text(prediction, prefix=prefix)}"]'
+    async def base64(self, row: Prediction, now: float) -> str | None:
+        """Return the outputs of a completed task as base64 in JSON, where that was asked for."""
+        if not row.base64 or row.status(now) != "completed":
+            return None
+        return f'["{await self.outputs.text(row, prefix=self.service.settings.base64_prefix)}"]'
 
     def describe(
         self,
         row: Prediction,
         now: float,
-        outputs: str,
+        base64: str | None = None,
         *,
         with_inputs: bool = False,
         execution_time: bool = False,
     ) -> str:
-        """Return a prediction as JSON, put together by hand: this is the emulator's hottest line."""
-        status = row.status(now)
-        took = row.inference_ms(now)
-        done = now >= row.end
-        nsfw = ("[true]" if row.nsfw else "[false]") if status == "completed" else "[]"
+        """Return a prediction as JSON, put together by hand: these are the emulator's hottest lines."""
+        service, status = self.service, row.status(now)
+        outputs, nsfw, error, code, took = base64 or "[]", "[]", '""', 0, 0
+        if status == "completed":
+            nsfw = "[true]" if row.nsfw else "[false]"
+            if not row.base64:
+                outputs = f'["{service.media_url}/outputs/{row.output_name}"]'
+        if now >= row.end:
+            took = row.inference_ms
+            if row.outcome != "completed":
+                error, code = json.dumps(row.error), row.code
         extra = f',"executionTime":{took}' if execution_time else ""
         if with_inputs:
-            extra += f',"{self.service.settings.inputs_key}":{row.body.decode()}'
+            extra += f',"{service.settings.inputs_key}":{row.body}'
         return (
-            f'{{"id":"{row.id}","model":"{row.model}","outputs":{outputs},"urls":{{"get":"{self.service.api_url}'
+            f'{{"id":"{row.id}","model":"{row.model}","outputs":{outputs},"urls":{{"get":"{service.api_url}'
             f'/api/v3/predictions/{row.id}/result"}},"has_nsfw_contents":{nsfw},"status":"{status}","created_at":'
-            f'"{iso(row.created_ns)}","error":{json.dumps(row.error) if done else _EMPTY},"code":'
-            f'{row.code if done else 0},"timings":{{"inference":{took}}}{extra}}}'
+            f'"{iso(row.created_ns)}","error":{error},"code":{code},"timings":{{"inference":{took}}}{extra}}}'
         )
 
-    async def list_predictions(self, request: web.BaseRequest, _: str, plan: Plan) -> web.StreamResponse:
+    async def list_predictions(self, request: web.BaseRequest, _: str, plan: Plan) -> bytes:
         """Tell a page of predictions, newest first."""
         body = await read_json(request)
         now = self.service.clock.now()
@@ -147,24 +146,18 @@ class Api(Origin):
         if (gaps := plan.find("gaps")) is not None:
             rows = [row for row in rows if (row.number + 1) % gaps["one_in"]]
         wanted = body.get("include_inputs", self.service.settings.list_inputs == "always")
-        with_inputs = wanted is not False and plan.find("without_inputs") is None
-        items = ",".join([await self._item(row, query.as_of, with_inputs=with_inputs) for row in rows])
-        return self.reply(f'{ENVELOPE}{{"page":{query.page},"total":{total},"items":[{items}]}}}}'.encode())
-
-    async def _item(self, row: Prediction, as_of: float, *, with_inputs: bool) -> str:
+        told = wanted is not False and plan.find("without_inputs") is None
+        as_of = query.as_of
         # A page of base64 images would be megabytes; the list leaves those outputs out, results have them.
-        outputs = "[]" if row.base64 else await self.outputs_json(row, as_of)
-        return self.describe(row, as_of, outputs, with_inputs=with_inputs, execution_time=True)
+        items = ",".join([self.describe(row, as_of, with_inputs=told, execution_time=True) for row in rows])
+        return f'{ENVELOPE}{{"page":{query.page},"total":{total},"items":[{items}]}}}}'.encode()
 
-    async def delete(self, request: web.BaseRequest, _: str, _plan: Plan) -> web.StreamResponse:
+    async def delete(self, request: web.BaseRequest, _: str, _plan: Plan) -> bytes:
         """Take predictions out of the account's records."""
         ids = (await read_json(request)).get("ids")
         if not isinstance(ids, list) or not ids or not all(isinstance(item, str) for item in ids):
             raise RefusalError(400, "ids must be a list of prediction ids", error_code=1401)
-        return self.success({"deleted_count": self.service.store.delete(ids, self.service.clock.now())})
-
-
-_EMPTY: Final = '""'
+        return success({"deleted_count": self.service.store.delete(ids, self.service.clock.now())})
 
 
 def page_number(body: dict[str, Any], name: str, default: int, high: int = 2**31) -> int:

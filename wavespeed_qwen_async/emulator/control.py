@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .origin import Origin, read_json
+from .origin import Origin, read_json, success
 from .service import RefusalError
 
 if TYPE_CHECKING:
@@ -17,19 +17,18 @@ class Control:
     """Answers `/__emulator__/ledger` and `/__emulator__/faults`; needs no key."""
 
     def __init__(self, origin: Origin) -> None:
-        self._origin = origin
         self._service = origin.service
 
-    async def answer(self, request: web.BaseRequest, path: str, _plan: Plan) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, path: str, _plan: Plan) -> bytes:
         """Answer a control request."""
         if path == "ledger" and request.method == "GET":
-            return self._origin.success(self._service.ledger.as_dict())
+            return success(self._service.ledger.as_dict())
         if path == "faults":
             if request.method == "POST":
                 self._add(await read_json(request))
             elif request.method == "DELETE":
                 self._service.faults.clear()
-            return self._origin.success({"rules": self._rules()})
+            return success({"rules": self._rules()})
         raise RefusalError(404, "no such control path: there are ledger and faults")
 
     def _add(self, body: dict[str, Any]) -> None:

@@ -139,6 +139,8 @@ class Plan:
 
     def find(self, name: str) -> Action | None:
         """Return the first action of that name."""
+        if not self.actions:
+            return None
         return next((action for action in self.actions if action.name == name), None)
 
     def among(self, names: Iterable[str]) -> list[Action]:

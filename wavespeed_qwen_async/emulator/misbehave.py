@@ -35,11 +35,12 @@ async def misbehave(origin: Origin, request: web.BaseRequest, route: Route, plan
         else:
             return _instead(origin, request, kind, action)
     answer = await origin.answer(request, kind, endpoint, argument, plan)
+    response = origin.reply(answer) if isinstance(answer, bytes) else answer
     for action in plan.among(AFTER):
         if action.name in {"drop_after", "status_after"}:
             return _instead(origin, request, kind, action)
-        answer = await _spoil(origin, request, answer, action)
-    return answer
+        response = await _spoil(origin, request, response, action)
+    return response
 
 
 def _turn(origin: Origin, action: Action) -> None:

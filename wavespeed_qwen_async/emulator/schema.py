@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ FORMATS: Final = ("jpeg", "png", "webp")
 
 _SIZE = re.compile(r"([0-9]{1,5})\*([0-9]{1,5})")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+_NO_SIZE: Final = 'must be "width*height"'
 
 Check = Callable[[Any], str | None]
 
@@ -65,16 +68,21 @@ def _urls(value: Any) -> str | None:
 
 
 def _size(value: Any) -> str | None:
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    return _size_problem(value) if isinstance(value, str) else _NO_SIZE
+
+
+@lru_cache(maxsize=1024)  # a run asks for the same few sizes and LoRAs thousands of times
+def _size_problem(text: str) -> str | None:
+    match = _SIZE.fullmatch(text)
     if match is None:
-        return 'must be "width*height"'
+        return _NO_SIZE
     if all(MIN_SIDE <= int(side) <= MAX_SIDE for side in match.groups()):
         return None
     return f"must be {MIN_SIDE} to {MAX_SIDE} pixels a side"
 
 
 def _seed(value: Any) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and -1 <= value <= MAX_SEED:
+    if type(value) is int and -1 <= value <= MAX_SEED:  # not True, which is an int to `isinstance`
         return None
     return f"must be an integer from -1 to {MAX_SEED}"
 
@@ -84,7 +92,7 @@ def _format(value: Any) -> str | None:
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(low <= value <= high)
+    return type(value) in {int, float} and bool(low <= value <= high)
 
 
 def _positive(value: Any) -> str | None:
@@ -94,23 +102,27 @@ def _positive(value: Any) -> str | None:
 def _loras(value: Any) -> str | None:
     if not isinstance(value, list) or len(value) > MAX_LORAS:
         return f"must be a list of at most {MAX_LORAS} LoRAs"
-    return next((text for number, item in enumerate(value) if (text := _lora(number, item))), None)
+    for number, item in enumerate(value):
+        if (problem := _lora(number, item)) is not None:
+            return problem
+    return None
 
 
 def _lora(number: int, item: Any) -> str | None:
     if not isinstance(item, dict) or item.keys() != {"path", "scale"}:
         return f"[{number}] must hold path and scale, and nothing else"
-    if not _is_lora_path(item["path"]):
+    if not isinstance(item["path"], str) or not _is_lora_path(item["path"]):
         return f"[{number}].path must be <owner>/<model-name> or a .safetensors URL"
     if not _is_number(item["scale"], 0.0, MAX_SCALE):
         return f"[{number}].scale must be a number from 0.0 to {MAX_SCALE}"
     return None
 
 
-def _is_lora_path(value: Any) -> bool:
-    if _is_url(value):
-        return bool(urlsplit(value).path.lower().endswith(".safetensors"))
-    return isinstance(value, str) and _REPOSITORY.fullmatch(value) is not None
+@lru_cache(maxsize=1024)
+def _is_lora_path(text: str) -> bool:
+    if _is_url(text):
+        return urlsplit(text).path.lower().endswith(".safetensors")
+    return _REPOSITORY.fullmatch(text) is not None
 
 
 _COMMON: Final[dict[str, Check]] = {
@@ -173,15 +185,16 @@ def _no_constant(text: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Read a request body as a JSON object, without what Python's reader takes beyond JSON."""
+def parse_object(body: bytes) -> tuple[str, dict[str, Any]]:
+    """Read a request body as text and as a JSON object, without what Python's reader takes beyond JSON."""
     try:
-        value = _DECODER.decode(body.decode("utf-8"))
+        text = body.decode("utf-8")
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("the request body is not valid JSON", INVALID_PARAMETER) from error
     if not isinstance(value, dict):
         raise InvalidInputError("the request body must be a JSON object")
-    return value
+    return text, value
 
 
 def check_inputs(model: Model, inputs: dict[str, Any], *, drop_unknown: bool) -> bool:

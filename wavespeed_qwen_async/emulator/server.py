@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiohttp import web
@@ -19,12 +20,8 @@ from .settings import Settings
 from .webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
-
-    from aiohttp.http_parser import RawRequestMessage
-    from aiohttp.streams import StreamReader
-    from aiohttp.web_protocol import RequestHandler
 
     from .account import Account
     from .ledger import Ledger
@@ -48,15 +45,7 @@ class _Listener:
         """Listen; returns the port."""
         loop = asyncio.get_running_loop()
 
-        def request(
-            message: RawRequestMessage,
-            payload: StreamReader,
-            protocol: RequestHandler,
-            writer: Any,
-            task: asyncio.Task[None],
-        ) -> web.BaseRequest:
-            return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
-
+        request = partial(web.BaseRequest, loop=loop, client_max_size=MAX_BODY)
         self._manager = web.Server(
             self._origin.handle, request_factory=request, handler_cancellation=True, access_log=None
         )
@@ -198,7 +187,7 @@ def run(
     on_start: Callable[[Emulator], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; blocks. This is what `wavespeed-qwen emulator` calls.
+    """Serve until SIGINT or SIGTERM; blocks. For a process of its own, as `wavespeed-qwen emulator` is.
 
     Args:
         host: address to listen on.
@@ -217,11 +206,19 @@ def run(
                 on_start(emulator)
             await stopped.wait()
 
-    # This process is the emulator's own, and its records are in no cycles: looking for some took a seventh of its time.
+    with rare_garbage(), suppress(KeyboardInterrupt):
+        asyncio.run(serve())
+
+
+@contextmanager
+def rare_garbage() -> Iterator[None]:
+    """Look for garbage rarely, in a process that is the emulator's own.
+
+    Its records are in no cycles, so nothing is found among them; looking took a seventh of its time.
+    """
     thresholds = gc.get_threshold()
     gc.set_threshold(GC_THRESHOLD, *thresholds[1:])
     try:
-        with suppress(KeyboardInterrupt):
-            asyncio.run(serve())
+        yield
     finally:
         gc.set_threshold(*thresholds)

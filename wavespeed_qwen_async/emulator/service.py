@@ -97,14 +97,14 @@ class Service:
     def accept(self, model: Model, body: bytes, webhook: str | None, plan: Plan) -> Prediction:
         """Take in a submit, or say why not; from here on it is billed."""
         now = self.clock.now()
-        inputs, body = self._read(model, body)
+        inputs, text = self._read(model, body)
         if webhook is not None:
             self._check_webhook(webhook)
         price = self.account.price_micro(model.name)
         if not self.account.can_pay(price, now):
             raise RefusalError(402, "Insufficient credits: please top up your account")
         self._admit(now)
-        prediction = self._schedule(model, body, inputs, now, plan=plan, price=price)
+        prediction = self._schedule(model, text, inputs, now, plan=plan, price=price)
         prediction.webhook = webhook
         self.account.charge(prediction)
         self.store.add(prediction)
@@ -113,13 +113,15 @@ class Service:
             self.on_accept(prediction)
         return prediction
 
-    def _read(self, model: Model, body: bytes) -> tuple[dict[str, Any], bytes]:
+    def _read(self, model: Model, body: bytes) -> tuple[dict[str, Any], str]:
         try:
-            inputs = parse_object(body)
+            text, inputs = parse_object(body)
             changed = check_inputs(model, inputs, drop_unknown=self.settings.unknown_fields == "drop")
         except InvalidInputError as error:
             raise RefusalError(400, str(error), error_code=error.code) from error
-        return inputs, json.dumps(inputs, ensure_ascii=False).encode("utf-8", "replace") if changed else body
+        if not changed:
+            return inputs, text
+        return inputs, json.dumps(inputs, ensure_ascii=False).encode("utf-8", "replace").decode()
 
     def _check_webhook(self, url: str) -> None:
         try:
@@ -146,7 +148,7 @@ class Service:
         raise RefusalError(429, "Too many requests: the limit of your tier is reached", headers=headers)
 
     def _schedule(
-        self, model: Model, body: bytes, inputs: dict[str, Any], now: float, *, plan: Plan, price: int
+        self, model: Model, body: str, inputs: dict[str, Any], now: float, *, plan: Plan, price: int
     ) -> Prediction:
         low, high = self.settings.inference
         took = (low + (high - low) * self._rng.random()) / self.settings.speed

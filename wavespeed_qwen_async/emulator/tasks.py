@@ -19,7 +19,7 @@ class Prediction:
 
     id: str
     model: str
-    body: bytes
+    body: str
     created: float
     created_ns: int
     start: float
@@ -48,15 +48,15 @@ class Prediction:
             return self.outcome
         return "processing" if now > self.start else "created"
 
-    def inference_ms(self, now: float) -> int:
-        """Return the inference time in milliseconds, 0 until it is known."""
-        return round((self.end - self.start) * 1000) if now >= self.end else 0
+    @property
+    def inference_ms(self) -> int:
+        """The inference time in milliseconds, which is known once the task has ended."""
+        return round((self.end - self.start) * 1000)
 
     @property
     def output_name(self) -> str:
         """The file name of the output on the CDN."""
-        extension = "safetensors" if self.output_format == "safetensors" else self.output_format
-        return f"{self.id}.{extension}"
+        return f"{self.id}.{self.output_format}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class Webhooks:
 
     async def _body(self, prediction: Prediction) -> bytes:
         now = max(prediction.end, self._service.clock.now())
-        outputs = await self._api.outputs_json(prediction, now)
+        outputs = await self._api.base64(prediction, now)
         data: dict[str, Any] = json.loads(self._api.describe(prediction, now, outputs, execution_time=True))
         return json.dumps(data | {"input": prediction.inputs}, ensure_ascii=False).encode("utf-8", "replace")
 
