@@ -15,6 +15,7 @@ from wavespeed_qwen_async.errors import WaveSpeedError
 
 from ._budget import Prices, dollars, micro
 from ._claim import claim
+from ._home import move_in
 from ._reports import BatchPlan, PlannedPrice
 from ._states import OPEN, State
 from .journal import JOURNAL_NAME, Journal
@@ -38,7 +39,13 @@ _ONE_TASK = 10.0  # seconds, as both models' pages tell: 6 to 10, and 6 to 12
 
 
 async def make_plan(
-    session: QwenImageSession, source: JobSource, folder: Path, options: Options, budget: float | None
+    session: QwenImageSession,
+    source: JobSource,
+    folder: Path,
+    options: Options,
+    budget: float | None,
+    *,
+    address: str,
 ) -> BatchPlan:
     """Read the source against a copy of the journal, ask prices and balance, and add it all up."""
     await source.keep()
@@ -46,6 +53,7 @@ async def make_plan(
     try:
         journal = await Journal.open(work)
         try:
+            await journal.write(lambda store: move_in(store, folder, address))
             before = await journal.read(lambda store: store.counts())
             tally = _Tally(session)
             async with aclosing(source.chunks()) as chunks:

@@ -55,6 +55,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE sends (at REAL, row INTEGER, PRIMARY KEY (at, row)) WITHOUT ROWID;
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    # 2: whose jobs these are, and the few of which there is more than one line in the results, without reading all.
+    """
+    CREATE TABLE api (one INTEGER PRIMARY KEY CHECK (one = 1), address TEXT NOT NULL);
+    CREATE INDEX details_lines ON details (row) WHERE lines > 1;
+    """,
 )
 """Migration n brings a journal from version n - 1 to n. Never change one that was released: add the next."""
 

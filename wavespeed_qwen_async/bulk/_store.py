@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ._results import ResultsFile
+from ._rows import Counts, Known, Move, Row
 from ._schema import connect, explained
 from ._states import SOURCES_OF, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 __all__ = ["Counts", "Known", "Move", "Row", "Store"]
@@ -19,62 +19,6 @@ __all__ = ["Counts", "Known", "Move", "Row", "Store"]
 _LARGEST_BLOCK = 4096  # lines
 _SENDS_KEPT = 120.0  # seconds
 _IN_ONE_QUESTION = 500  # SQLite takes at least 999 parameters
-
-
-@dataclass(slots=True)
-class Move:
-    """One state move of one job, with what is learned by it.
-
-    Attributes:
-        row: The job's id in the journal.
-        to: The state it moves to; None to write ``details`` only.
-        details: Columns of ``details``.
-        price: Micro-dollars it costs from now on; None leaves it.
-        refund: Micro-dollars that come back; None leaves it.
-        holds: A prediction id that is this job's from now on.
-        result: Its line in ``results.jsonl``.
-    """
-
-    row: int
-    to: State | None
-    details: Mapping[str, Any] = field(default_factory=dict)
-    price: int | None = None
-    refund: int | None = None
-    holds: str | None = None
-    result: dict[str, Any] | None = None
-
-
-class Known(NamedTuple):
-    """What the journal knows of one line of the source."""
-
-    row: int
-    position: int | None
-    mark: bytes
-    digest: bytes
-    state: int
-
-
-class Row(NamedTuple):
-    """A job with all that is needed to go on with it."""
-
-    row: int
-    position: int | None
-    line: int | None
-    state: State
-    price: int
-    model: str
-    inputs: str
-    sent_at: float | None
-    prediction_id: str | None
-    path: str | None
-
-
-class Counts(NamedTuple):
-    """How many jobs are in each state, and the money, in micro-dollars."""
-
-    states: dict[State, int]
-    cost: int
-    refund: int
 
 
 class Store:
@@ -377,6 +321,21 @@ class Store:
     def set_upload(self, key: str, url: str, expires_at: float) -> None:
         """Remember an upload."""
         self._database.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?)", (key, url, expires_at))
+
+    def api(self) -> str | None:
+        """Whose jobs these are: see ``_home``."""
+        found = self._database.execute("SELECT address FROM api").fetchone()
+        return found[0] if found else None
+
+    def set_api(self, address: str) -> None:
+        """Remember whose jobs these are."""
+        self._database.execute("INSERT OR REPLACE INTO api VALUES (1, ?)", (address,))
+
+    def begun(self) -> bool:
+        """Whether any job was ever accepted, or perhaps accepted."""
+        within = (int(State.SUBMITTING), int(State.UNKNOWN))
+        question = "SELECT EXISTS (SELECT 1 FROM held) OR EXISTS (SELECT 1 FROM jobs WHERE state IN (?, ?))"
+        return bool(self._database.execute(question, within).fetchone()[0])
 
     def meta(self, name: str) -> int:
         """A number of the journal's own, 0 where it was never set."""

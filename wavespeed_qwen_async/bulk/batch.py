@@ -14,6 +14,7 @@ from wavespeed_qwen_async.errors import ConfigurationError, InvalidJobError, Wav
 from wavespeed_qwen_async.names import DEFAULT_TEMPLATE, NameTemplate
 
 from ._budget import Budget, dollars
+from ._home import address_of, move_in
 from ._planning import make_plan
 from ._reports import BatchOutcome, BatchPlan, BatchProgress, BatchSummary
 from ._run import Run
@@ -69,6 +70,8 @@ class Batch:
         max_in_flight: Jobs between source and outcome at most; default: the session's limit and some that are saved.
         timeout: Seconds from a submit to its result; one that takes longer is awaited again by the next run.
         limit: Take only the first so many lines.
+        emulator: The session is at an emulator that was made for this run and forgets all with it: its address is not
+            what the folder belongs to, and what an earlier one had under way is sent again.
         prompt: The prompt of jobs that have none.
         defaults: Parameters of jobs that don't say otherwise.
 
@@ -95,6 +98,7 @@ class Batch:
         max_in_flight: int | None = None,
         timeout: float | timedelta | None = None,
         limit: int | None = None,
+        emulator: bool = False,
         prompt: str | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
@@ -106,6 +110,7 @@ class Batch:
             raise ConfigurationError("prompt and defaults: give them to read_source(), which made this source")
         self._folder = Path(out_dir)
         self._session = session
+        self._address = address_of(session, emulator=emulator)
         self._budget = budget
         Budget(budget)
         self._strict = strict
@@ -137,7 +142,7 @@ class Batch:
             WaveSpeedError: the source, the journal or the account can't be read.
         """
         return await make_plan(
-            self._session, self._source, self._folder, self._options, None if self._budget is None else self._budget
+            self._session, self._source, self._folder, self._options, self._budget, address=self._address
         )
 
     async def run(self) -> AsyncGenerator[BatchOutcome, None]:
@@ -148,7 +153,8 @@ class Batch:
 
         Raises:
             JournalError: the folder is in use, the journal damaged or of a newer release, the disk full or read-only.
-            ConfigurationError: the source can't be read, or changed while it was read.
+            ConfigurationError: the source can't be read, or changed while it was read; or the folder holds a run at
+                another API.
             InvalidJobError: with ``strict``, a line is no job.
             WaveSpeedError: every further job would fail as well: a wrong key, no connection, endless refusals. As with
                 all of these, what was paid is collected first where that is possible, and the next run goes on.
@@ -172,6 +178,7 @@ class Batch:
             await self._source.close()
 
     async def _outcomes(self, journal: Journal) -> AsyncGenerator[BatchOutcome, None]:
+        await self._move_in(journal)
         spent = 0 if self._budget is None else (await journal.read(lambda store: store.counts())).cost
         self._total = await self._count()
         self._run = run = Run(
@@ -193,6 +200,9 @@ class Batch:
             await journal.write(lambda store: store.compact_results())
         finally:
             await self._take_stock(journal, run)
+
+    async def _move_in(self, journal: Journal) -> None:
+        await journal.write(lambda store: move_in(store, self._folder, self._address))
 
     async def _take_stock(self, journal: Journal, run: Run) -> None:
         try:
@@ -259,6 +269,7 @@ class Batch:
         """
         journal = await Journal.open(self._folder)
         try:
+            await self._move_in(journal)
             first = await journal.read(lambda store: store.first_sent())
             if first is None:
                 return
