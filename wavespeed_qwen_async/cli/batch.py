@@ -88,6 +88,7 @@ async def batch(
             provenance=not no_provenance,
             timeout=timeout,
             names=DEFAULT_TEMPLATE if names is None else names,
+            emulator=run.settings.emulator,
         )
     except ConfigurationError as error:  # an option of this command, so bad usage
         raise InvalidJobError(error.message) from None

@@ -116,7 +116,8 @@ async def sweep(
         "max_images": max_images,
     }
     table = await aside(_read, file, {name: value for name, value in given.items() if value})
-    made = Batch(table, out, run.session, budget=budget, retry_failed=retry_failed, timeout=timeout)
+    emulator = run.settings.emulator
+    made = Batch(table, out, run.session, budget=budget, retry_failed=retry_failed, timeout=timeout, emulator=emulator)
     plan = await made.plan()
     _tell_axes(run, table)
     code = tell_plan(run, plan)
