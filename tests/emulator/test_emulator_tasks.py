@@ -461,8 +461,15 @@ async def test_a_body_that_is_far_too_large_is_refused(client: Client) -> None:
 
 async def test_an_answer_to_http_1_0_and_one_that_closes_are_as_whole_as_the_rest(client: Client) -> None:
     host, port = client.emulator.url.removeprefix("http://").split(":")
-    for version, extra, kept in (("1.1", "", True), ("1.1", "Connection: close\r\n", False), ("1.0", "", False)):
+    for version, asked, told in (
+        ("1.1", "", ""),
+        ("1.1", "close", "close"),
+        ("1.0", "", ""),
+        ("1.0", "keep-alive", "keep-alive"),
+    ):
+        kept = (version == "1.1") != bool(asked)
         reader, writer = await asyncio.open_connection(host, int(port))
+        extra = f"Connection: {asked}\r\n" if asked else ""
         head = f"GET /api/v3/balance HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer k\r\n{extra}\r\n".encode()
         answers = []
         for _ in range(2 if kept else 1):
@@ -473,6 +480,7 @@ async def test_an_answer_to_http_1_0_and_one_that_closes_are_as_whole_as_the_res
             assert answer.startswith(f"http/{version} 200 ok\r\n")
             assert "content-type: application/json\r\n" in answer
             assert "date: " in answer
+            assert answer.partition("connection: ")[2].partition("\r")[0] == told
         assert all(b'"balance"' in each for each in answers)
         if not kept:
             assert await reader.read() == b""
