@@ -46,6 +46,15 @@ async def test_a_check_that_is_answered_with_an_error_is_a_check(client: Client)
 
 
 @pytest.mark.parametrize(("fault", "effect"), [("status", 0), ("status_after", 1)])
+async def test_an_http_200_may_carry_an_error(client: Client, fault: str, effect: int) -> None:
+    client.emulator.faults.add("submit", fault, status=200, code=402, message="Insufficient credits")
+    got, body = await client.call("POST", T2I, json={"prompt": "x"})
+    assert (got, body) == (200, {"code": 402, "message": "Insufficient credits", "data": None})
+    assert len(client.emulator.ledger.accepted) == effect
+    assert client.emulator.ledger.refused == {402: 1}
+
+
+@pytest.mark.parametrize(("fault", "effect"), [("status", 0), ("status_after", 1)])
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
 async def test_an_error_comes_before_or_after_the_accept(client: Client, fault: str, effect: int, status: int) -> None:
     client.emulator.faults.add("submit", fault, status=status, message="later", error_code=5003)

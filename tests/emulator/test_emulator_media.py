@@ -65,6 +65,9 @@ async def test_a_put_must_be_the_one_that_the_ticket_is_for(
         ({"filename": "a", "size": True}, 400),
         ({"filename": "a"}, 400),
         ({"filename": "a", "size": 1, "content_type": 5}, 400),
+        *(({"filename": "a", "size": 1, "content_type": f"image/{kind}"}, 200) for kind in ("jpeg", "PNG", "webp")),
+        *(({"filename": "a", "size": 1, "content_type": f"image/{kind}"}, 200) for kind in ("gif", "bmp", "tiff")),
+        *(({"filename": "a", "size": 1, "content_type": f"image/{kind}"}, 400) for kind in ("svg+xml", "heic", "")),
     ],
 )
 async def test_tickets_are_checked(client: Client, body: dict[str, Any], status: int) -> None:

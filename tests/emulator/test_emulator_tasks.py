@@ -486,3 +486,12 @@ async def test_an_answer_to_http_1_0_and_one_that_closes_are_as_whole_as_the_res
             assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
+
+
+@using(optional_fields=False, inference=(1.0, 1.0))
+async def test_fields_that_may_be_absent_are_absent_when_told(client: Client) -> None:
+    created = await client.submit()
+    done, (item,) = await client.finished(created), (await client.list())["items"]
+    for answer in (created, done, item):
+        assert not answer.keys() & {"has_nsfw_contents", "code"}
+    assert done["status"] == item["status"] == "completed"

@@ -22,6 +22,7 @@ from wavespeed_qwen_async import (
     TaskUnavailable,
     TextToImage,
     Timeout,
+    WaveSpeedError,
 )
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +210,34 @@ async def test_refused_it_is_told_at_once(session, emulator, status, kind):
     assert type(caught.value).__name__ == kind
     assert (caught.value.billed, caught.value.status) == ("no", status)
     assert len(emulator.ledger.submit_times) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        pytest.param(code, kind, marks=fault("submit", "status", kind))
+        for code, kind in [(400, "BadRequestError"), (401, "AuthenticationError"), (402, "InsufficientCreditsError")]
+    ],
+)
+async def test_refused_within_an_http_200_it_is_refused(session, emulator, code, kind):
+    emulator.faults.add("submit", "status", status=200, code=code, message="no such luck")
+    with pytest.raises(getattr(ws, kind), match="no such luck") as caught:
+        await session.generate("a fox")
+    assert type(caught.value).__name__ == kind
+    assert caught.value.billed == "no"
+    assert len(emulator.ledger.submit_times) == 1
+
+
+@pytest.mark.wavespeed_emulator(optional_fields=False)
+@pytest.mark.parametrize("wait", ["auto", "poll", "sync"])
+async def test_fields_that_may_be_absent_are_not_missed(opened, emulator, wait):
+    emulator.faults.script("submit", "ok", ("fail", {"code": 1200, "message": "too rude"}))
+    async with opened(wait=wait) as session:
+        image = await session.generate("a fox")
+        assert (image.ok, image.outputs[0].nsfw) == (True, None)
+        with pytest.raises(WaveSpeedError, match="too rude") as caught:
+            await session.generate("a rude fox")
+    assert caught.value.billed == "yes"
 
 
 @fault("submit", "status", RESULT)

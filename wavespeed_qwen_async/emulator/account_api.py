@@ -8,7 +8,7 @@ from .clock import iso
 from .origin import Endpoint, Origin, read_json, success
 from .schema import MODELS
 from .service import RefusalError
-from .uploads import Upload, limit_for
+from .uploads import Upload, is_taken, limit_for
 
 if TYPE_CHECKING:
     from aiohttp import BodyPartReader, web
@@ -167,6 +167,8 @@ class AccountApi:
         return success({**answer, "filename": upload.filename, "size": upload.size})
 
     def _new(self, name: str, kind: str, size: int) -> Upload:
+        if not is_taken(kind):
+            raise RefusalError(400, f"images of type {kind} are not taken", error_code=1401)
         if size > limit_for(kind):
             raise RefusalError(413, f"the file is larger than {limit_for(kind)} bytes")
         name = name.replace("\\", "/").rpartition("/")[2][-MAX_NAME:]

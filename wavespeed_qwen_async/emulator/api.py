@@ -127,13 +127,15 @@ class Api(Origin):
             took = row.inference_ms
             if row.outcome != "completed":
                 error, code = json.dumps(row.error), row.code
-        extra = f',"executionTime":{took}' if execution_time else ""
+        extra = f',"has_nsfw_contents":{nsfw},"code":{code}' if service.settings.optional_fields else ""
+        if execution_time:
+            extra += f',"executionTime":{took}'
         if with_inputs:
             extra += f',"{service.settings.inputs_key}":{row.body}'
         return (
             f'{{"id":"{row.id}","model":"{row.model}","outputs":{outputs},"urls":{{"get":"{service.api_url}'
-            f'/api/v3/predictions/{row.id}/result"}},"has_nsfw_contents":{nsfw},"status":"{status}","created_at":'
-            f'"{iso(row.created_ns)}","error":{error},"code":{code},"timings":{{"inference":{took}}}{extra}}}'
+            f'/api/v3/predictions/{row.id}/result"}},"status":"{status}","created_at":"{iso(row.created_ns)}",'
+            f'"error":{error},"timings":{{"inference":{took}}}{extra}}}'
         )
 
     async def list_predictions(self, request: web.BaseRequest, _: str, plan: Plan) -> bytes:

@@ -40,14 +40,31 @@ KINDS: Final = frozenset(
 """What a rule can be about. `ticket` and `put` are the two halves of today's upload, `upload` is the older one,
 `source` is a fetch of an uploaded file, `webhook` is a delivery made by the server."""
 
+# `code` is the body's, where it is not the HTTP status: an HTTP 200 can carry an error.
+_ERROR: Final = {
+    "status": 500,
+    "message": None,
+    "retry_after": None,
+    "html": False,
+    "error_code": None,
+    "code": None,
+}
+
 ACTIONS: Final[dict[str, dict[str, Any]]] = {
     # Before the request is looked at: it has no effect.
     "drop": {},
-    "status": {"status": 500, "message": None, "retry_after": None, "html": False, "error_code": None},
+    "status": _ERROR,
     "delay": {"seconds": 1.0},
     # After it was carried out: the effect stays, the answer suffers.
     "drop_after": {},
-    "status_after": {"status": 500, "message": None, "retry_after": None, "html": False, "error_code": None},
+    "status_after": {
+        "status": 500,
+        "message": None,
+        "retry_after": None,
+        "html": False,
+        "error_code": None,
+        "code": None,
+    },
     "slow_headers": {"seconds": 5.0},
     "slow_body": {"seconds": 5.0, "pieces": 5},
     "stall_body": {"keep": 0.5},

@@ -61,12 +61,13 @@ def _instead(origin: Origin, request: web.BaseRequest, kind: str, action: Action
 
 def _error(origin: Origin, kind: str, action: Action) -> web.Response:
     status = action["status"]
-    origin.service.ledger.refuse(origin.service.clock.now(), kind, status)
+    code = status if action["code"] is None else action["code"]
+    origin.service.ledger.refuse(origin.service.clock.now(), kind, max(status, code))
     if action["html"]:
         response = origin.reply(GATEWAY_PAGE, status)
         response.headers["Content-Type"] = "text/html"
     else:
-        body: dict[str, Any] = {"code": status, "message": action["message"] or _message(status), "data": None}
+        body: dict[str, Any] = {"code": code, "message": action["message"] or _message(code), "data": None}
         if action["error_code"] is not None:
             body["error_code"] = action["error_code"]
         response = origin.reply(json.dumps(body).encode(), status)

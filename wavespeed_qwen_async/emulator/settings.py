@@ -54,6 +54,7 @@ class Settings:
         inputs_key: name under which list items and webhooks carry what was sent.
         list_inputs: whether list items carry inputs always, or only for `include_inputs: true`.
         result_inputs: whether single results carry the inputs, too.
+        optional_fields: whether predictions carry the fields that may be absent: `has_nsfw_contents` and `code`.
         retention: seconds that predictions, uploads and outputs are kept.
         webhook_secret: what `webhook/secret` tells.
         webhook_attempts: how often a delivery is tried until it is answered with 2xx.
@@ -88,6 +89,7 @@ class Settings:
     inputs_key: Literal["inputs", "input"] = "inputs"
     list_inputs: Literal["always", "asked"] = "always"
     result_inputs: bool = False
+    optional_fields: bool = True
     retention: float = WEEK
     webhook_secret: str = "whsec_emulatorsecretforlocaltestsonly"  # noqa: S105 - a made-up one
     webhook_attempts: int = 3

@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 MAX_IMAGE: Final = 20 * 1024 * 1024
 MAX_FILE: Final = 64 * 1024 * 1024
+IMAGES: Final = frozenset({"jpeg", "jpg", "png", "webp", "gif", "bmp", "tiff"})
+"""The kinds of images that may be uploaded, as in `image/png`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +28,12 @@ class Upload:
     def path(self) -> str:
         """The path on the media host."""
         return f"/uploads/{self.id}/{quote(self.filename, safe='')}"
+
+
+def is_taken(content_type: str) -> bool:
+    """Tell whether such a file may be uploaded: any but an image of a kind that is not listed."""
+    kind, _, name = content_type.partition(";")[0].strip().lower().partition("/")
+    return kind != "image" or name in IMAGES
 
 
 def limit_for(content_type: str) -> int:
