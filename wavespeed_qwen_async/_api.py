@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ._answers import read_submit
 from ._retry import Retry, next_wait
@@ -13,7 +13,7 @@ from .errors import RateLimitError, WaveSpeedError
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ._answers import Answer
     from ._transport import Transport
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .models import Job
     from .predictions import Prediction
 
-__all__ = ["Api", "Witness"]
+__all__ = ["Api", "Trace", "Witness"]
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +40,22 @@ class Witness(Protocol):
 
     def failed(self, error: BaseException) -> None:
         """Called when a send gave no id; whether another one follows is not decided yet."""
+
+
+class Trace(Protocol):
+    """Who follows one submit without having to wait for anything: the reconciler."""
+
+    def left(self) -> None:
+        """Called when the books are kept, and the submit leaves."""
+
+    def arrived(self, prediction: Prediction) -> None:
+        """Called with what it made, before anything else happens with it."""
+
+    def unwritten(self, prediction: Prediction) -> None:
+        """Called after ``arrived`` where the witness could not write it down."""
+
+    def end(self) -> None:
+        """Called when the answer is there, or will never come; more than once where that is simpler."""
 
 
 class Api:
@@ -71,12 +87,20 @@ class Api:
             await asyncio.sleep(wait)
 
     async def submit(
-        self, request: Request, job: Job, *, witness: Witness | None = None, read_timeout: float | None = None
+        self,
+        request: Request,
+        job: Job,
+        *,
+        trace: Trace | None = None,
+        witness: Witness | None = None,
+        read_timeout: float | None = None,
+        spared: bool = False,
     ) -> Prediction:
         """Send a submit until it is accepted or refused; again only where it certainly was not accepted.
 
         The caller holds a slot. Each send, repeated ones too, takes a permit of its own. A caller that is cancelled
-        while a send is under way leaves it to ``exchanges``: its answer may hold the id of a paid image.
+        while a send is under way leaves it to ``exchanges``: its answer may hold the id of a paid image. ``spared``:
+        the running task's owner closes sparing the guests of ``exchanges``, so that no second task is needed.
 
         Raises:
             SubmissionUnknown: it may have been accepted.
@@ -87,28 +111,62 @@ class Api:
             attempt += 1
             send = await self.limits.start(again=attempt > 1)
             began = _now() if began is None else began
-            exchange = self.exchanges.start(
-                self._exchange(send, request, job, witness, read_timeout), name="wavespeed submit"
-            )
+            exchange = self._exchange(send, request, job, trace=trace, witness=witness, read_timeout=read_timeout)
             try:
-                return await asyncio.shield(exchange)
+                return await (self._as_a_guest(exchange) if spared else self._in_a_task(exchange))
             except RateLimitError:
                 continue  # the limits pause every submit of the session, and end the run when it is in vain
             except WaveSpeedError as error:
                 wait = self._wait(error, attempt, began, submit=True)
                 if wait is None:
                     raise
-            except asyncio.CancelledError:
-                exchange.add_done_callback(_tell_of_the_abandoned)
-                raise
             await asyncio.sleep(wait)
 
+    async def _as_a_guest(self, exchange: Coroutine[Any, Any, Prediction]) -> Prediction:
+        """Await an exchange in the running task, which its owner spares meanwhile."""
+        try:
+            guest = self.exchanges.take_in()
+        except RuntimeError:
+            exchange.close()
+            raise
+        end: Prediction | BaseException
+        try:
+            end = await exchange
+        except BaseException as error:
+            wanted = self.exchanges.send_off(guest)
+            if wanted and not isinstance(error, asyncio.CancelledError):
+                raise
+            end = error
+        else:
+            if self.exchanges.send_off(guest):
+                return end
+        _tell_of_the_end(end)
+        raise asyncio.CancelledError
+
+    async def _in_a_task(self, exchange: Coroutine[Any, Any, Prediction]) -> Prediction:
+        """Await an exchange in a task of its own, which a cancelled caller leaves behind."""
+        task = self.exchanges.start(exchange, name="wavespeed submit")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell_of_the_abandoned)
+            raise
+
     async def _exchange(
-        self, send: Send, request: Request, job: Job, witness: Witness | None, read_timeout: float | None
+        self,
+        send: Send,
+        request: Request,
+        job: Job,
+        *,
+        trace: Trace | None,
+        witness: Witness | None,
+        read_timeout: float | None,
     ) -> Prediction:
         try:
             if witness is not None:
                 await witness.sending(request)
+            if trace is not None:
+                trace.left()
             prediction = read_submit(await self.transport.send(request, read_timeout=read_timeout), job)
         except WaveSpeedError as error:
             error.job = job
@@ -121,14 +179,25 @@ class Api:
             if witness is not None:
                 witness.failed(error)
             raise
+        finally:
+            if trace is not None:
+                trace.end()
         self.limits.report(send)
+        if trace is not None:
+            trace.arrived(prediction)
         if witness is not None:
-            try:
-                await witness.accepted(prediction)
-            except WaveSpeedError as error:  # the books could not be kept: whatever it is, the image is paid
-                error.billed, error.prediction_id, error.job = "yes", prediction.id, job
-                raise
+            await self.write_down(prediction, job, witness, trace)
         return prediction
+
+    async def write_down(self, prediction: Prediction, job: Job, witness: Witness, trace: Trace | None) -> None:
+        """Tell the witness of an accepted submit. If its books can't be kept, the image is paid all the same."""
+        try:
+            await witness.accepted(prediction)
+        except WaveSpeedError as error:
+            error.billed, error.prediction_id, error.job = "yes", prediction.id, job
+            if trace is not None:
+                trace.unwritten(prediction)
+            raise
 
     def _wait(self, error: WaveSpeedError, attempt: int, began: float, *, submit: bool) -> float | None:
         return next_wait(
@@ -143,18 +212,22 @@ class Api:
 
 
 def _tell_of_the_abandoned(exchange: asyncio.Task[Prediction]) -> None:
-    """Its caller was cancelled while the submit was under way; this line is where the id is kept."""
-    if exchange.cancelled():
+    cancelled = exchange.cancelled()
+    _tell_of_the_end(asyncio.CancelledError() if cancelled else exchange.exception() or exchange.result())
+
+
+def _tell_of_the_end(end: Prediction | BaseException) -> None:
+    """A submit's caller was cancelled while it was under way; this line is where the id is kept."""
+    if isinstance(end, asyncio.CancelledError):
         _logger.warning("a submit was cut off before its answer: whether it was accepted is unknown")
-    elif (error := exchange.exception()) is None:
-        prediction = exchange.result()
+    elif not isinstance(end, BaseException):
         _logger.warning(
             "prediction %s was accepted after its caller was cancelled: session.result(id) gets its image",
-            prediction.id,
-            extra={"prediction_id": prediction.id},
+            end.id,
+            extra={"prediction_id": end.id},
         )
-    elif isinstance(error, WaveSpeedError) and error.billed != "no":
-        _logger.warning("a submit whose caller was cancelled ended with: %s", error)
+    elif isinstance(end, WaveSpeedError) and end.billed != "no":
+        _logger.warning("a submit whose caller was cancelled ended with: %s", end)
 
 
 def _now() -> float:

@@ -139,21 +139,22 @@ class Engine:
             observed.end(end)
         return end
 
-    async def submit(self, job: Job, witness: Witness | None = None) -> Prediction:
-        """Upload what must be uploaded, then submit. The caller holds a slot; the job is drawn."""
+    async def submit(self, job: Job, witness: Witness | None = None, *, spared: bool = False) -> Prediction:
+        """Upload what must be uploaded, then submit. The caller holds a slot; the job is drawn.
+
+        ``spared``: the running task's owner closes sparing ``api.exchanges`` (a flow's does), see ``Api.submit``.
+        """
         try:
             sources = [await self.media.url_for(source) for source in job.sources]
         except WaveSpeedError as error:
             error.job = job
             raise
-        request = _wire.submit_request(job, sources, webhook=await self._webhook())
-        return (await self._accepted(request, job, witness)).bound(job, self._fetcher)
+        webhook = None if self._webhooks is None else await self._webhook_of(self._webhooks)
+        request = _wire.submit_request(job, sources, webhook=webhook)
+        return (await self._accepted(request, job, witness, spared=spared)).bound(job, self._fetcher)
 
-    async def _webhook(self) -> str | None:
+    async def _webhook_of(self, receiver: WebhookReceiver) -> str | None:
         """Where the server shall push to; the account's secret is asked for where the receiver was given none."""
-        receiver = self._webhooks
-        if receiver is None:
-            return None
         async with self._secret:
             if receiver.needs_secret:
                 try:
@@ -165,20 +166,25 @@ class Engine:
                     return None
         return receiver.url
 
-    async def _accepted(self, request: _wire.Request, job: Job, witness: Witness | None) -> Prediction:
+    async def _accepted(
+        self, request: _wire.Request, job: Job, witness: Witness | None, *, spared: bool
+    ) -> Prediction:
         """Send until there is an id; again after a lost answer only if it is shown that the submit never arrived."""
         began = asyncio.get_running_loop().time()
         timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None
         while True:
-            sending = self.reconciler.watch(request, job.model_id, witness)
+            sending = self.reconciler.watch(request, job.model_id)
             try:
-                return await self.api.submit(request, job, witness=sending, read_timeout=timeout)
+                return await self.api.submit(
+                    request, job, trace=sending, witness=witness, read_timeout=timeout, spared=spared
+                )
             except SubmissionUnknown as error:
                 if not self._reconcile:
                     raise
                 found = await self._found(sending, error)
             if found is not None:
-                await sending.accepted(found)
+                if witness is not None:
+                    await self.api.write_down(found, job, witness, sending)
                 return found
             if asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
                 raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
@@ -244,7 +250,7 @@ class Engine:
         job = flight.job = self.drawn(flight.source)
         flight.observed = self.observe(job)
         flight.slot = await self.slot()
-        prediction = await self.submit(job, flight.observed)
+        prediction = await self.submit(job, flight.observed, spared=True)
         flight.prediction_id = prediction.id
 
         def landed(end: Prediction | WaveSpeedError) -> None:

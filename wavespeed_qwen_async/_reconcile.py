@@ -22,7 +22,7 @@ from ._matching import GUARD, Listing, Rival, Seen, Verdict, Wanted, fingerprint
 from .errors import AuthenticationError, PermissionDeniedError, SubmissionUnknown, WaveSpeedError
 
 if TYPE_CHECKING:
-    from ._api import Api, Witness
+    from ._api import Api
     from ._tasks import Tasks
     from .predictions import Prediction
 
@@ -89,47 +89,31 @@ class Lost:
 
 
 class Sending:
-    """The witness of one submit: tells the reconciler when it left and what came of it, and passes that on."""
+    """The trace of one submit: tells the reconciler when it left and what came of it."""
 
-    __slots__ = ("_inner", "_reconciler", "model", "request", "started")
+    __slots__ = ("_reconciler", "model", "request", "started")
 
-    def __init__(self, reconciler: Reconciler, request: _wire.Request, model: str, inner: Witness | None) -> None:
+    def __init__(self, reconciler: Reconciler, request: _wire.Request, model: str) -> None:
         self._reconciler = reconciler
-        self._inner = inner
         self.request = request
         self.model = model
         self.started: float | None = None
 
-    async def sending(self, request: _wire.Request) -> None:
-        """As in ``Witness``."""
-        if self._inner is not None:
-            await self._inner.sending(request)
+    def left(self) -> None:
+        """As in ``Trace``."""
         self.started = _now()
         self._reconciler.airborne[self] = None
-        exchange = asyncio.current_task()
-        if exchange is not None:  # it outlives a caller that is cancelled, and so long its answer is still to come
-            exchange.add_done_callback(lambda _: self.end())
 
-    async def accepted(self, prediction: Prediction) -> None:
-        """As in ``Witness``. If the books can't be kept, nobody holds the prediction, and whoever looks may find it."""
+    def arrived(self, prediction: Prediction) -> None:
+        """As in ``Trace``."""
         self._reconciler.hold(prediction)
-        self.end()
-        if self._inner is None:
-            return
-        try:
-            await self._inner.accepted(prediction)
-        except WaveSpeedError as error:  # whatever it says by itself, the image is paid
-            error.billed, error.prediction_id = "yes", prediction.id
-            self._reconciler.release(prediction)
-            raise
 
-    def failed(self, error: BaseException) -> None:
-        """As in ``Witness``."""
-        if self._inner is not None:
-            self._inner.failed(error)
+    def unwritten(self, prediction: Prediction) -> None:
+        """As in ``Trace``: nobody holds the prediction, and whoever looks may find it."""
+        self._reconciler.release(prediction)
 
     def end(self) -> None:
-        """Its answer is there, or will never come."""
+        """As in ``Trace``."""
         self._reconciler.airborne.pop(self, None)
 
     def inputs(self) -> dict[str, Any]:
@@ -164,9 +148,9 @@ class Reconciler:
         """How many lost submits are being looked for."""
         return len(self._lost)
 
-    def watch(self, request: _wire.Request, model: str, inner: Witness | None) -> Sending:
-        """A witness for one submit."""
-        return Sending(self, request, model, inner)
+    def watch(self, request: _wire.Request, model: str) -> Sending:
+        """A trace for one submit."""
+        return Sending(self, request, model)
 
     def hold(self, prediction: Prediction) -> None:
         """A prediction is some job's of this session."""

@@ -80,6 +80,8 @@ class Flow:
     Room is counted in ``window``: from before a job is pulled until the consumer comes back for the next outcome, so
     that a slow consumer slows the submits. The account's own slots are the limits' business and are given back when a
     prediction has ended: a consumer that submits more from inside its loop must not wait for itself.
+
+    Left early, it cancels what is in flight, but for submits under way: these are left to ``exchanges``.
     """
 
     def __init__(
@@ -89,10 +91,12 @@ class Flow:
         *,
         window: int,
         ordered: bool,
+        exchanges: Tasks,
     ) -> None:
         self._pulled = _Pulled(source)
         self._launch = launch
         self._ordered = ordered
+        self._exchanges = exchanges
         self._room = asyncio.Semaphore(window)
         self._flights: dict[int, Flight] = {}
         self._ready: deque[Outcome] = deque()
@@ -211,7 +215,7 @@ class Flow:
                 len(ids),
                 extra={"prediction_ids": ids},
             )
-        await self._tasks.close()
+        await self._tasks.close(sparing=self._exchanges)
 
 
 class _Pulled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -18,10 +19,15 @@ class Tasks:
 
     A task group can't do this: it must be left by the task that entered it and cancels that one when a child fails,
     while a session is often opened in one task, used from many and closed in another.
+
+    Besides its own tasks it takes in *guests*: tasks of another owner that must not be cut off for a stretch. Another
+    owner that closes spares them, and leaves them to this one.
     """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._guests: dict[asyncio.Task[Any], bool] = {}
+        self._alone: asyncio.Event | None = None
         self._closed = False
 
     def __len__(self) -> int:
@@ -37,18 +43,53 @@ class Tasks:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def settle(self, grace: float) -> None:
-        """Give what still runs ``grace`` seconds to end by itself."""
-        if self._tasks and grace > 0:
-            await asyncio.wait(self._tasks, timeout=grace)
+    def take_in(self) -> asyncio.Task[Any]:
+        """Make the running task a guest, until ``send_off``."""
+        task = asyncio.current_task()
+        if task is None or self._closed:
+            raise RuntimeError("this owner of tasks is closed")
+        self._guests[task] = True
+        return task
 
-    async def close(self, grace: float = 0.0) -> None:
-        """Take no more tasks, give ``grace`` seconds to those that run, then cancel and await the rest."""
+    def send_off(self, guest: asyncio.Task[Any]) -> bool:
+        """End its stay. False: its owner was closed meanwhile, and nobody waits for what it would do next."""
+        wanted = self._guests.pop(guest)
+        if self._alone is not None and not self._guests:
+            self._alone.set()
+        return wanted
+
+    def keep(self, tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+        """Which of ``tasks`` are guests: from now on these are nobody else's, and their end is awaited here."""
+        kept = tasks & self._guests.keys()
+        self._guests.update(dict.fromkeys(kept, False))
+        return kept
+
+    async def settle(self, grace: float) -> None:
+        """Give what still runs, guests included, ``grace`` seconds to end by itself."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, grace)):
+                await self._last_guest()
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
+
+    async def close(self, grace: float = 0.0, *, sparing: Tasks | None = None) -> None:
+        """Take no more tasks, give ``grace`` seconds to those that run, then cancel and await the rest.
+
+        Those that are guests of ``sparing`` are left to it.
+        """
         self._closed = True
+        if sparing is not None:
+            self._tasks -= sparing.keep(self._tasks)
         try:
             await self.settle(grace)
         finally:
-            while self._tasks:
-                for task in tuple(self._tasks):
+            while self._tasks or self._guests:
+                for task in (*self._tasks, *self._guests):
                     task.cancel()
-                await asyncio.wait(self._tasks)
+                await asyncio.wait((*self._tasks, *self._guests))
+
+    async def _last_guest(self) -> None:
+        if self._guests:
+            self._alone = self._alone or asyncio.Event()
+            self._alone.clear()
+            await self._alone.wait()

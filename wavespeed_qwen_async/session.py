@@ -310,7 +310,11 @@ class QwenImageSession:
         if window < 1:
             raise ConfigurationError(f"max_in_flight = {max_in_flight!r}: give 1 or more")
         flow = Flow(
-            jobs, functools.partial(self._engine.launch, timeout=seconds(timeout)), window=window, ordered=ordered
+            jobs,
+            functools.partial(self._engine.launch, timeout=seconds(timeout)),
+            window=window,
+            ordered=ordered,
+            exchanges=self._api.exchanges,
         )
         outcomes = flow.outcomes()
         try:

@@ -54,7 +54,13 @@ class Run:
         """Outcomes as they come; at the end, what the source or the disk raised."""
         work, engine = self.work, self.work.engine
         await self._count_earlier_sends()
-        flow = Flow(Feed(work, self._source).entries(), self._steps.launch, window=work.options.window, ordered=False)
+        flow = Flow(
+            Feed(work, self._source).entries(),
+            self._steps.launch,
+            window=work.options.window,
+            ordered=False,
+            exchanges=engine.api.exchanges,
+        )
         outcomes = flow.outcomes()
         uploads = _Uploads(work.journal, engine.media)
         engine.reconciler.books.append(self._held)
