@@ -104,27 +104,39 @@ class Transport:
         self.timeout: Timeout = timeout or Timeout()
         self.reached: bool = False
         self._headers = _headers(_checked_key(api_key))
+        self._keyless = {"User-Agent": self._headers["User-Agent"]}
         self._proxy = proxy
         self._proxies: dict[str, str] = {}
         self._own = client_session is None
         self._client = client_session
+        self._foreign = client_session
+        self._places: dict[str, URL] = {}
+        self._patience = aiohttp.ClientTimeout(total=self.timeout.read, sock_connect=self.timeout.connect)
         self._date: tuple[str, float] | None = None
 
     def __repr__(self) -> str:
         return f"Transport(base_url={str(self.base_url)!r}, api_key='***')"
 
     async def open(self) -> None:
-        """Make the client session, where the caller brought none."""
+        """Make the client sessions, where the caller brought none.
+
+        Two over one pool of connections: the API's has the key among its headers, which is cheaper than to give
+        them with each request; the one for media hosts does not know it.
+        """
         self._proxies = urllib.request.getproxies_environment()
         if self._client is None:
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ttl_dns_cache=300)
-            self._client = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            jar = aiohttp.DummyCookieJar()
+            self._client = aiohttp.ClientSession(connector=connector, cookie_jar=jar, headers=self._headers)
+            self._foreign = aiohttp.ClientSession(connector=connector, cookie_jar=jar, connector_owner=False)
 
     async def close(self) -> None:
         """Close what was made here."""
-        client, self._client = self._client, None
-        if client is not None and self._own:
-            await client.close()
+        own = (self._foreign, self._client) if self._own else ()
+        self._client = self._foreign = None
+        for client in own:
+            if client is not None:
+                await client.close()
 
     async def send(self, request: Request, *, read_timeout: float | None = None) -> Answer:
         """One exchange with the API. No redirect is followed, nothing is sent again.
@@ -134,20 +146,18 @@ class Transport:
             SubmissionUnknown: A submit left, and no whole answer came.
             LostAnswerError: The same for a read.
         """
-        url = self.base_url.joinpath(request.path[1:], encoded=True)
-        if request.query:
-            url = url.with_query(request.query)
-        read = read_timeout or self.timeout.read
+        url = self._place_of(request)
+        timeout = self._patience  # total and sock_connect: each other one is a timer more
+        if read_timeout is not None:
+            timeout = aiohttp.ClientTimeout(total=read_timeout, sock_connect=self.timeout.connect)
         body = None if request.body is None else _TrackedBody(request.body, content_type="application/json")
         try:
-            async with self._session().request(
+            async with _open(self._client).request(
                 request.method,
                 url,
                 data=body,
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(
-                    total=read, sock_connect=self.timeout.connect
-                ),  # each other one is a timer more
+                headers=None if self._own else self._headers,
+                timeout=timeout,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
             ) as response:
@@ -176,11 +186,11 @@ class Transport:
         target = URL(url)
         timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
         try:
-            async with self._session().request(
+            async with _open(self._foreign).request(
                 method,
                 target,
                 data=data,
-                headers={"User-Agent": self._headers["User-Agent"], **(headers or {})},
+                headers=self._keyless if headers is None else {**self._keyless, **headers},
                 timeout=timeout,
                 allow_redirects=redirects > 0,
                 max_redirects=max(redirects, 1),
@@ -196,11 +206,10 @@ class Transport:
     async def multipart(self, path: str, form: aiohttp.FormData) -> Answer:
         """Post a form to the API itself, with the key (the older upload flow)."""
         url = self.base_url.joinpath(path[1:], encoded=True)
-        headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
         timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
         try:
-            async with self._session().post(
-                url, data=form, headers=headers, timeout=timeout, allow_redirects=False, proxy=self._proxy_for(url)
+            async with _open(self._client).post(
+                url, data=form, headers=self._headers, timeout=timeout, allow_redirects=False, proxy=self._proxy_for(url)
             ) as response:
                 self._seen(response)
                 return Answer(response.status, response.headers, await _whole_body(response))
@@ -223,10 +232,14 @@ class Transport:
         if date is not None:
             self._date = (date, asyncio.get_running_loop().time())
 
-    def _session(self) -> aiohttp.ClientSession:
-        if self._client is None or self._client.closed:
-            raise SessionClosedError("the session is not open: use it inside 'async with QwenImageSession(...)'")
-        return self._client
+    def _place_of(self, request: Request) -> URL:
+        """Its URL. Those of the few paths that are posted to are kept: they are asked for all the time."""
+        url = self._places.get(request.path)
+        if url is None:
+            url = self.base_url.joinpath(request.path[1:], encoded=True)
+            if request.method == "POST":
+                self._places[request.path] = url
+        return url.with_query(request.query) if request.query else url
 
     def _proxy_for(self, url: URL) -> str | None:
         """The proxy given, else what HTTPS_PROXY, HTTP_PROXY and NO_PROXY said when the session was opened.
@@ -253,6 +266,12 @@ class Transport:
 
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def _open(client: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
+    if client is None or client.closed:
+        raise SessionClosedError("the session is not open: use it inside 'async with QwenImageSession(...)'")
+    return client
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
@@ -282,7 +301,6 @@ def _headers(api_key: str) -> dict[str, str]:
     return {
         "Authorization": f"Bearer {api_key}",
         "Accept": "application/json",
-        "Content-Type": "application/json",
         "User-Agent": f"wavespeed_qwen_async/{__version__} aiohttp/{aiohttp.__version__}",
         "X-Client-Name": "wavespeed_qwen_async",
         "X-Client-Version": __version__,

@@ -130,9 +130,11 @@ class Gate:
 
     def pump(self) -> None:
         """Let go all that may leave, and come back when the next may."""
+        if not self._line.occupied():
+            self._stop_timer()
+            return
         now = self.now()
-        if self._line.occupied():
-            self.allowance.step(now)
+        self.allowance.step(now)
         while self._line.occupied():
             due = self._free_at(now)
             if due > now + SLACK:
