@@ -166,9 +166,7 @@ class Engine:
                     return None
         return receiver.url
 
-    async def _accepted(
-        self, request: _wire.Request, job: Job, witness: Witness | None, *, spared: bool
-    ) -> Prediction:
+    async def _accepted(self, request: _wire.Request, job: Job, witness: Witness | None, *, spared: bool) -> Prediction:
         """Send until there is an id; again after a lost answer only if it is shown that the submit never arrived."""
         began = asyncio.get_running_loop().time()
         timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None

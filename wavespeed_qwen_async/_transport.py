@@ -209,7 +209,12 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
         try:
             async with _open(self._client).post(
-                url, data=form, headers=self._headers, timeout=timeout, allow_redirects=False, proxy=self._proxy_for(url)
+                url,
+                data=form,
+                headers=self._headers,
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=self._proxy_for(url),
             ) as response:
                 self._seen(response)
                 return Answer(response.status, response.headers, await _whole_body(response))

@@ -165,7 +165,8 @@ class Limits:
         max_per_minute: Submits in any 60 s, from 1.
         max_in_flight: Predictions at once, from 1.
         burst: How many may leave at once at first and after quiet times. False: spread evenly. True: the whole
-            minute's. Or a number up to `max_per_minute`. No window is broken by it.
+            minute's, 96 on the way at a time, more where answers take over a second. Or a number up to
+            `max_per_minute`. No window is broken by it.
         window: Seconds that the server counts over; 60 ("limits reset every minute").
         reads_per_second: Requests for results, lists and the balance, above 0. Default: two for each image that may
             be submitted, and 5 at least. These are not counted by the server's limit, so this is a courtesy.

@@ -100,10 +100,10 @@ class Job(Value):
         return ()
 
     def seeded(self, rng: random.Random) -> Self:
-        """The same job with a concrete seed: drawn now where ``seed`` was left out, else as it is."""
+        """The same job with a concrete seed: drawn now where ``seed`` was left out, 0 to MAX_SEED, else as it is."""
         if self.seed is not None:
             return self
-        return self.model_copy(update={"seed": rng.randint(0, MAX_SEED)})
+        return self.model_copy(update={"seed": rng.getrandbits(31)})
 
 
 class TextToImage(Job):

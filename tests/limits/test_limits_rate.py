@@ -269,3 +269,19 @@ def test_one_that_did_not_leave_gives_its_place_back():
     assert pace.due(60) > 0
     pace.unsent()
     assert pace.due(60) == 0
+
+
+def test_no_more_than_the_ways_are_unanswered_and_slow_answers_open_more():
+    window = SendWindow(60.0, ways=2)
+    first, second, third = (Send(None, 0.0, 0) for _ in range(3))
+    window.add(first)
+    assert window.free_at(100, 0.0) == 0.0
+    window.add(second)
+    assert window.free_at(100, 0.0) == LATEST_ARRIVAL  # both ways are taken: until an answer, or one is aged
+    window.settle(first, 0.9)
+    assert window.free_at(100, 0.9) == 0.9
+    window.settle(second, 1.1)  # slow: three ways from here on
+    for send in (third, Send(None, 1.1, 0), Send(None, 1.1, 0)):
+        assert window.free_at(100, 1.1) == 1.1
+        window.add(send)
+    assert window.free_at(100, 1.1) > 1.1

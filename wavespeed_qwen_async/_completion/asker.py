@@ -249,13 +249,16 @@ class Asker:
 
     def _take_page(self, page: listing.Page, unproven: set[str]) -> None:
         now = _now()
+        entries = self._book.entries
         for item in page.items:
-            prediction_id = item.get("id") if isinstance(item, dict) else None
-            if not isinstance(prediction_id, str):
+            try:
+                prediction_id = item["id"]
+                entry = entries.get(prediction_id)
+            except (KeyError, TypeError):  # no item of a list of predictions
                 continue
-            unproven.discard(prediction_id)
-            entry = self._book.entries.get(prediction_id)
-            if entry is None or not listing.ended(item):
+            if unproven:
+                unproven.discard(prediction_id)
+            if entry is None or not listing.ended(item):  # most were delivered by an earlier sweep
                 continue
             prediction = listing.whole(item)
             if prediction is not None:

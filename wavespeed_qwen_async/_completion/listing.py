@@ -73,7 +73,7 @@ def read_listing(answer: Answer) -> Page:
         WaveSpeedError: as `read_page` does, for whatever is no page.
     """
     try:
-        envelope = from_json(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - HTTP's own
+        envelope = from_json(answer.body, cache_strings="keys") if answer.status == 200 else None  # noqa: PLR2004 - HTTP's own
     except ValueError:
         envelope = None
     data = envelope.get("data") if isinstance(envelope, dict) and _is_good(envelope.get("code")) else None

@@ -71,7 +71,7 @@ class Pace:
         if len(self._durations) < _REMEMBERED:
             self._durations.append(duration)
         else:
-            self._durations[self._rng.randrange(_REMEMBERED)] = duration
+            self._durations[int(self._rng.random() * _REMEMBERED)] = duration
         self._fresh += 1
 
 

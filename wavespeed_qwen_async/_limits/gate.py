@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from wavespeed_qwen_async.errors import (
@@ -18,7 +19,7 @@ from wavespeed_qwen_async.errors import (
 
 from .learning import Allowance
 from .pause import Breaker, Pause
-from .rate import SLACK, Pace, Send, SendWindow
+from .rate import SLACK, WAYS, Pace, Send, SendWindow
 from .slots import Line, loop_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Gate:
     """
 
     def __init__(self, most: int, *, burst: float, window: float, learn: bool, breaker: Breaker) -> None:
-        self.window = SendWindow(window)
+        self.window = SendWindow(window, WAYS if math.isinf(burst) else max(WAYS, int(burst)))
         self.pause = Pause(window, breaker)
         self.allowance = Allowance(most, window=window, learn=learn)
         self.sent = 0

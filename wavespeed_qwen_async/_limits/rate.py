@@ -31,6 +31,16 @@ SLACK = 1e-6
 """Seconds that are no time at all: one microsecond, below what timers resolve and above what floats lose."""
 
 
+WAYS = 96
+"""Submits on the way to the server at once, to begin with: enough for ultra's 83 a second where an answer takes a
+second. A steep start would otherwise open a connection, with TLS, for each of hundreds."""
+
+SLOW = 1.0
+"""Seconds from which an answer is slow: where they are, more must be on the way to keep up the rate."""
+
+MOST_WAYS = 1000
+
+
 class _Cancels(Protocol):
     def cancel(self, send: Send) -> None: ...
 
@@ -69,12 +79,17 @@ class SendWindow:
     were counted when it left). That costs the time of one answer a window, and guesses nothing.
 
     Every method takes `now`, which never goes back. Memory and time: one float a send, amortised constant.
+
+    Args:
+        length: Seconds.
+        ways: How many may be on the way unanswered, to begin with. Each slow answer makes it one more.
     """
 
-    def __init__(self, length: float) -> None:
+    def __init__(self, length: float, ways: int = WAYS) -> None:
         self.length = length
         self._under_way: deque[Send] = deque()
         self._unanswered = 0
+        self._ways = ways
         self._answered: deque[float] = deque()
         self._left: deque[float] = deque()
         self._refused: deque[float] = deque()
@@ -93,6 +108,8 @@ class SendWindow:
         if not accepted:
             self._refused.append(send.started)
             _drop(self._refused, now - self.length)
+        if now - send.started > SLOW and self._ways < MOST_WAYS:
+            self._ways += 1
         if send.aged:  # counted as arrived some time ago
             return
         self._unanswered -= 1
@@ -134,9 +151,9 @@ class SendWindow:
     def free_at(self, limit: int, now: float) -> float:
         """When, as far as is known now, one more may leave. An answer can make it earlier, never later."""
         excess = self.used(now) - limit
-        if excess < 0:
+        if excess < 0 and self._unanswered < self._ways:
             return now
-        if excess < len(self._answered):
+        if 0 <= excess < len(self._answered):
             return self._answered[excess] + self.length + MARGIN
         # All that is answered will not do: wait for an answer, or until the oldest is taken to have arrived.
         oldest = next((send.started for send in self._under_way if not send.settled), now)
