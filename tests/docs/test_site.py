@@ -1,0 +1,70 @@
+"""The site builds without a warning, fetches nothing from elsewhere, and has every public name in its reference."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from pages import DOCS, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("mkdocs", reason="needs the extra [docs]; `nox -s docs` has it")
+
+PUBLIC = ["", ".bulk", ".bulk.sweep", ".bulk.gallery", ".errors", ".webhooks", ".testing", ".emulator", ".names"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The built site: what `nox -s docs` made, else made now."""
+    made = os.environ.get("DOCS_SITE")
+    if made:
+        return ROOT / made
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.timeout(300)
+def test_every_page_is_there(site):
+    pages = [path for path in DOCS.rglob("*.md") if "_site" not in path.parts]
+    assert len(pages) > 25
+    assert [page for page in pages if not (site / page.relative_to(DOCS).with_suffix(".html")).exists()] == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_in_the_reference(site, module):
+    raw = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    known = {line.split(" ", 1)[0] for line in zlib.decompress(raw).decode().splitlines()}
+    name = f"wavespeed_qwen_async{module}"
+    names = {each for each in importlib.import_module(name).__all__ if not each.isupper()}  # constants: in the text
+    names -= {"__version__", "Billed", "create_app", "run"}
+    assert {each for each in names if f"{name}.{each}" not in known} == set()
+
+
+@pytest.mark.timeout(300)
+def test_no_page_loads_anything_from_elsewhere(site):
+    loads = re.compile(
+        r"""<(?:script|img|iframe|source|video)[^>]*\bsrc=["']?(?:https?:)?//[^>]*>"""
+        r"""|<link(?![^>]*rel=["']?(?:canonical|next|prev))[^>]*\bhref=["']?(?:https?:)?//[^>]*>"""
+    )
+    for page in site.rglob("*.html"):
+        assert not loads.findall(page.read_text()), page
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"""(?:url\(|@import )["']?(?:https?:)?//""", sheet.read_text()), sheet
+
+
+@pytest.mark.timeout(300)
+def test_no_docstring_shows_its_raw_markup(site):
+    for page in (site / "reference").glob("*.html"):
+        assert not re.findall(r":(?:class|meth|func|mod):|``", page.read_text()), page
