@@ -128,11 +128,13 @@ class Slots:
         size: How many there are, from 1. May be changed at any time: more places are taken at once by those who
             wait, fewer come into force as places are given back.
         field: What error messages call the size.
+        least: The smallest size; 0 where somebody else decides how many there are.
     """
 
-    def __init__(self, size: int, *, field: str = "size") -> None:
+    def __init__(self, size: int, *, field: str = "size", least: int = 1) -> None:
         self._field = field
-        self._size = check_count(field, size)
+        self._least = least
+        self._size = check_count(field, size, least=least)
         self._in_use = 0
         self._line: Line[int] = Line()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,7 +150,7 @@ class Slots:
 
     @size.setter
     def size(self, size: int) -> None:
-        self._size = check_count(self._field, size)
+        self._size = check_count(self._field, size, least=self._least)
         self._hand_over()
 
     @property
