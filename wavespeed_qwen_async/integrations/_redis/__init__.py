@@ -1,0 +1,1 @@
+"""The parts of `redis`: `permits` and `places` of one process, what it asks (`exchange`, in Lua), and when (`link`)."""
