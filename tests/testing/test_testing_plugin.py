@@ -6,6 +6,7 @@ The code of `docs/testing.md` is run as it stands there.
 from __future__ import annotations
 
 import re
+import runpy
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,19 @@ def run(pytester: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunRes
     pytester.makeconftest(CONFTEST)
     pytester.makeini(SETTINGS)
     pytester.makepyfile(COMMON + textwrap.dedent(tests))
-    return pytester.runpytest_subprocess("-q", *arguments)
+    return quickly(pytester, *arguments)
+
+
+def quickly(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Run with the plugins that matter here: loading whatever else is installed takes three times as long."""
+    if find_spec("pytest_asyncio"):
+        arguments = ("-p", "pytest_asyncio.plugin", *arguments)
+    return pytester.runpytest_subprocess("-q", "-p", "anyio", *arguments)
+
+
+@pytest.fixture(autouse=True)
+def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 ASYNC_TESTS = """
@@ -168,10 +181,23 @@ def test_a_plain_test_has_the_emulator_on_a_thread(pytester: pytest.Pytester) ->
         def test_session(wavespeed_session): pass
 
         def test_clock(virtual_clock): pass
+
+        @pytest.mark.wavespeed_emulator(teir="bronze")
+        def test_misspelt_option(wavespeed_emulator): pass
+
+        def test_what_was_sent(wavespeed_emulator):
+            assert_sent(wavespeed_emulator, prompt="a fox")
+
+        def test_no_such_outcome(wavespeed_emulator):
+            next_outcomes(wavespeed_emulator, 42)
     """
     result = run(pytester, tests)
-    result.assert_outcomes(passed=3, errors=2)
+    result.assert_outcomes(passed=3, errors=3, failed=2)
     result.stdout.fnmatch_lines("*wavespeed_session needs an async test: mark it*")
+    result.stdout.fnmatch_lines("*wavespeed_emulator has no option 'teir'; there are*tier*")
+    result.stdout.fnmatch_lines("*42 is neither an HTTP error*")
+    result.stdout.no_fnmatch_line("*outcomes.py:*")  # the errors stand at the test's own line
+    result.stdout.no_fnmatch_line("*plugin.py:*")
 
 
 def test_names_of_the_kit() -> None:
@@ -201,7 +227,7 @@ def run_guide(
     pytester.makeconftest("\n".join([*conftests, CONFTEST]))
     for name, code in codes.items():
         pytester.makefile(".py", **{name.removesuffix(".py"): code})
-    return pytester.runpytest_subprocess("-q")
+    return quickly(pytester)
 
 
 def test_the_guides_examples(pytester: pytest.Pytester) -> None:
@@ -224,3 +250,9 @@ def test_the_guides_fastapi_application(pytester: pytest.Pytester) -> None:
     pytest.importorskip("httpx")
     settings = SETTINGS.replace("filterwarnings = error", "")  # its test client's deprecations are not ours
     run_guide(pytester, "app.py", "test_app.py", settings=settings).assert_outcomes(passed=2)
+
+
+def test_the_guides_program_without_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "without_pytest.py").write_text(FILES["without_pytest.py"])
+    runpy.run_path(str(tmp_path / "without_pytest.py"))
+    assert re.fullmatch(r"http://\S+\.jpeg \{'prompt': 'a red fox', 'seed': \d+\}\n", capsys.readouterr().out)

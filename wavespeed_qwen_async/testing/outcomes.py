@@ -17,6 +17,7 @@ __all__ = ["assert_sent", "next_outcomes", "sent"]
 Kind = Literal["generate", "edit"]
 
 _IN_PATH: Final[dict[Kind | None, str]] = {None: "", "generate": "/text-to-image", "edit": "/edit"}
+_HTTP_ERRORS: Final = range(400, 600)
 _LOWEST_TASK_CODE: Final = 1000
 
 
@@ -30,10 +31,14 @@ def next_outcomes(emulator: Emulator, *outcomes: Outcome, to: Kind | None = None
 
     Args:
         emulator: The emulator to tell.
-        outcomes: `"ok"`; an HTTP status (below 1000) that refuses the submit; a task code with which an accepted one
-            fails; or one of the emulator's faults, by name or by name and options.
+        outcomes: `"ok"`; an HTTP error (400 to 599) that refuses the submit; a task code (1000 and up) with which an
+            accepted one fails; or one of the emulator's faults, by name or by name and options.
         to: Count generations only, or edits only.
+
+    Raises:
+        ValueError: An outcome is none of these.
     """
+    __tracebackhide__ = True  # pytest then shows the test's own line
     emulator.faults.script("submit", *map(_step, outcomes), match=_IN_PATH[to])
 
 
@@ -53,6 +58,7 @@ def assert_sent(emulator: Emulator, *, to: Kind | None = None, times: int = 1, *
     Raises:
         AssertionError: It was another number; the message lists what was sent.
     """
+    __tracebackhide__ = True  # pytest then shows the test's own line
     candidates = sent(emulator, to=to)
     matching = [each for each in candidates if _has(each.inputs, inputs)]
     if len(matching) != times:
@@ -62,10 +68,13 @@ def assert_sent(emulator: Emulator, *, to: Kind | None = None, times: int = 1, *
 
 
 def _step(outcome: Outcome) -> str | tuple[str, Mapping[str, Any]]:
+    __tracebackhide__ = True
     if not isinstance(outcome, int):
         return outcome
-    if outcome < _LOWEST_TASK_CODE:
+    if outcome in _HTTP_ERRORS:
         return "status", {"status": outcome}
+    if outcome < _LOWEST_TASK_CODE:
+        raise ValueError(f"{outcome} is neither an HTTP error (400 to 599) nor a task code (1000 and up)")
     return "fail", {"code": outcome}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "wavespeed_emulator(**options): options of the `Emulator` behind the fixture of that name"
     )
-    if config.pluginmanager.has_plugin("asyncio"):
+    if _has_pytest_asyncio(config):
         config.pluginmanager.import_plugin("wavespeed_qwen_async.testing._pytest_asyncio")
 
 
@@ -102,7 +103,8 @@ def running_clock() -> VirtualClockLoop:
 
     loop = asyncio.get_running_loop()
     if not isinstance(loop, VirtualClockLoop):
-        pytest.fail("this test's event loop is no VirtualClockLoop: docs/testing.md tells how pytest-asyncio gets one")
+        text = "this test's event loop is no VirtualClockLoop: docs/testing.md tells how pytest-asyncio gets one"
+        pytest.fail(text, pytrace=False)
     return loop
 
 
@@ -125,7 +127,7 @@ async def _anyio_virtual_clock() -> VirtualClockLoop:
 
 @contextmanager
 def _emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
-    import_module("wavespeed_qwen_async.emulator")  # here, as it would block the loop
+    _check_options(request)  # here, as importing the emulator would block the loop
     if _owner(request):
         yield _in_the_tests_loop(request, "wavespeed_emulator")
         return
@@ -141,14 +143,29 @@ def _emulator(request: pytest.FixtureRequest) -> Iterator[Emulator]:
 def _new_emulator(request: pytest.FixtureRequest, defaults: dict[str, Any]) -> Emulator:
     from wavespeed_qwen_async.emulator import Emulator  # noqa: PLC0415 - see above
 
+    return Emulator(**defaults | _options(request))
+
+
+def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
     marker = request.node.get_closest_marker("wavespeed_emulator")
-    return Emulator(**defaults | (marker.kwargs if marker else {}))
+    return dict(marker.kwargs) if marker else {}
+
+
+def _check_options(request: pytest.FixtureRequest) -> None:
+    """Tell what is wrong with the marker's options by their names, and not by a traceback through this library."""
+    from wavespeed_qwen_async.emulator import Emulator  # noqa: PLC0415 - see above
+
+    known = sorted(field.name for field in fields(Emulator))
+    if unknown := sorted(_options(request).keys() - set(known)):
+        text = f"@pytest.mark.wavespeed_emulator has no option {unknown[0]!r}; there are {', '.join(known)}"
+        pytest.fail(text, pytrace=False)
 
 
 def _in_the_tests_loop(request: pytest.FixtureRequest, name: str) -> Any:
     owner = _owner(request)
     if owner is None:
-        pytest.fail(f"{name} needs an async test: mark it `@pytest.mark.anyio` or `@pytest.mark.asyncio`")
+        text = f"{name} needs an async test: mark it `@pytest.mark.anyio` or `@pytest.mark.asyncio`"
+        pytest.fail(text, pytrace=False)
     return request.getfixturevalue(f"_{owner}_{name}")
 
 
@@ -157,7 +174,12 @@ def _owner(request: pytest.FixtureRequest) -> str | None:
     if "anyio_backend" in request.fixturenames:
         return "anyio"
     marker = request.node.get_closest_marker("asyncio")
-    if marker is None or not request.config.pluginmanager.has_plugin("asyncio"):
+    if marker is None or not _has_pytest_asyncio(request.config):
         return None
     scope = marker.kwargs.get("loop_scope") or request.config.getini("asyncio_default_test_loop_scope")
     return f"asyncio_{scope}"
+
+
+def _has_pytest_asyncio(config: pytest.Config) -> bool:
+    # The second is its name where it was loaded by `-p`, as without pytest's automatic loading.
+    return any(map(config.pluginmanager.has_plugin, ("asyncio", "pytest_asyncio.plugin")))
