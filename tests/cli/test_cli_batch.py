@@ -297,8 +297,12 @@ def test_the_second_signal_leaves_at_once(wavespeed_emulator, jobs):
     assert one_line(ended.err) == "interrupted: what is paid is in the journal, the same command collects it"
 
 
-def on_a_terminal(*arguments, columns=80):
-    """Run the command on a pseudo-terminal; its exit code, and all that came to the screen."""
+def on_a_terminal(*arguments, columns=80, keys=()):
+    """Run the command on a pseudo-terminal; its exit code, and all that came to the screen.
+
+    ``keys`` are pressed one by one, each when its text is on the screen after the last: ``(text, key)``.
+    """
+    keys, seen = list(keys), 0
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
@@ -312,6 +316,9 @@ def on_a_terminal(*arguments, columns=80):
         if not piece:
             break
         screen += piece
+        if keys and (at := screen.find(keys[0][0], seen)) >= 0:
+            seen = at + len(keys[0][0])
+            os.write(terminal, keys.pop(0)[1])
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen.decode()
 
@@ -334,6 +341,37 @@ def test_on_a_terminal_there_is_a_picture_of_it(wavespeed_emulator, jobs):
     assert longest <= 110, text  # the summary's error line is the longest; the bar itself has 80
     assert screen.endswith("\r\n")
     assert "\x1b[?25h" in screen.rpartition("\x1b[?25l")[2]  # the cursor is shown again
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.wavespeed_emulator(inference=(2.0, 2.0))
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(command, wavespeed_emulator, jobs, times):
+    source = jobs(*foxes(6))
+    keys = [(b"3 of 3", b"\x03"), (b"stopping: ", b"\x03"), (b"stopping: ", b"\x03")][:times]
+    keys[2:] = [(b"", b"\x03")][: times - 2]
+    code, screen = on_a_terminal("batch", source, "--max-in-flight", "3", keys=keys)
+    assert code == 130
+    assert "Traceback" not in screen
+    assert "stopping: " in screen
+    assert screen.rfind("\x1b[?25h") > screen.rfind("\x1b[?25l")
+    assert ("3 images saved" in screen) == (times == 1)
+    assert command("batch", source).code == 0
+    assert len(wavespeed_emulator.ledger.accepted) == 6
+
+
+def test_ctrl_c_while_it_starts_shows_nothing_of_its_inside():
+    early = """
+import signal, sys
+class Early:
+    def find_spec(self, name, *_):
+        if name == "wavespeed_qwen_async.cli.app":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Early())
+"""
+    line = [sys.executable, "-c", early + ENTRY, "balance"]
+    ended = subprocess.run(line, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def test_the_pace_is_measured_from_the_first_end_on():

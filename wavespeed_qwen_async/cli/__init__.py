@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,17 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process); returns its exit code, see `exits`."""
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        return 130
+    finally:
+        if arguments is None:  # the process ends: a Ctrl+C from here on would only show its insides
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         import rich  # noqa: F401, PLC0415 - an extra of the package, so it may be missing
         import typer  # noqa: F401, PLC0415

@@ -8,6 +8,7 @@ import functools
 import os
 import secrets
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 from wavespeed_qwen_async.errors import ConfigurationError
@@ -29,6 +30,8 @@ __all__ = ["Run", "execute", "tier_of_emulator"]
 _CONTACT_BUDGET = 5.0  # seconds to try a server that has never answered: somebody sits and waits
 _LEAVING_GRACE = 3.0  # seconds that an impatient user gives to what must be tidied up
 _EMULATOR_KEY = "emulator"
+_CURSOR = b"\x1b[?25h"  # shown again, as it was before there was a picture
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Run:
@@ -85,9 +88,9 @@ class Run:
         elif self.interrupted <= 2 and self._task is not None:  # noqa: PLR2004 - the second
             self._task.cancel()
             if self.interrupted == 2:  # noqa: PLR2004 - the second
-                asyncio.get_running_loop().call_later(_LEAVING_GRACE, os._exit, Exit.INTERRUPTED)
+                asyncio.get_running_loop().call_later(_LEAVING_GRACE, _leave)
         else:
-            os._exit(Exit.INTERRUPTED)
+            _leave()
 
     async def supervise(self, work: Callable[[Run], Awaitable[int]], *, needs_session: bool) -> int:
         """Do the command's work from opening to closing."""
@@ -115,7 +118,7 @@ def execute(
 ) -> int:
     """Run a command's async function with its options to its exit code; errors become one line."""
     output = Output(as_json=settings.as_json, verbose=settings.verbose)
-    with output.hearing():
+    with output.hearing(), _signals_as_before():
         try:
             if configured:
                 configuration = Configuration.load()
@@ -148,9 +151,10 @@ def tier_of_emulator(settings: Settings) -> Any:
 
 @contextlib.contextmanager
 def _signals(handler: Callable[[], None]) -> Iterator[None]:
+    """Signals go to ``handler`` while inside. After it there is nothing left to lose, and a signal ends the process."""
     loop = asyncio.get_running_loop()
     taken = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         # Windows' loop has no handlers (then Ctrl+C is a KeyboardInterrupt), other threads may not set them.
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             loop.add_signal_handler(number, handler)
@@ -160,3 +164,22 @@ def _signals(handler: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
+            signal.signal(number, _leave)
+
+
+def _leave(*_: object) -> None:
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), _CURSOR)
+    os._exit(Exit.INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """For whoever calls the command from inside a process."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is _leave:
+                signal.signal(number, handler)
