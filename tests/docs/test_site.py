@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
@@ -41,12 +42,27 @@ def test_every_page_is_there(site):
     assert [page for page in pages if not (site / page.relative_to(DOCS).with_suffix(".html")).exists()] == []
 
 
+def known_to(site: Path) -> set[str]:
+    """What the reference holds: the names in its inventory, which other projects' sites link by."""
+    raw = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    return {line.split(" ", 1)[0] for line in zlib.decompress(raw).decode().splitlines()}
+
+
+@pytest.mark.timeout(300)
+def test_every_integration_is_in_the_reference(site):
+    """Read, not imported: each needs something that may not be installed."""
+    known = known_to(site)
+    for path in (ROOT / "wavespeed_qwen_async" / "integrations").glob("[!_]*.py"):
+        names = re.search(r"^__all__ = (\[.*?\])", path.read_text(), re.DOTALL | re.MULTILINE)
+        assert names, path
+        for name in ast.literal_eval(names[1]):
+            assert f"wavespeed_qwen_async.integrations.{path.stem}.{name}" in known
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("module", PUBLIC)
 def test_every_public_name_is_in_the_reference(site, module):
-    raw = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
-    known = {line.split(" ", 1)[0] for line in zlib.decompress(raw).decode().splitlines()}
-    name = f"wavespeed_qwen_async{module}"
+    name, known = f"wavespeed_qwen_async{module}", known_to(site)
     names = {each for each in importlib.import_module(name).__all__ if not each.isupper()}  # constants: in the text
     names -= {"__version__", "Billed", "create_app", "run"}
     assert {each for each in names if f"{name}.{each}" not in known} == set()
