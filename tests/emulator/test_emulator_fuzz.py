@@ -93,7 +93,7 @@ async def test_random_bodies(client: Client) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @using(inference=(0.0, 0.0), balance=1e9, unknown_fields="drop")
 async def test_a_hundred_thousand_random_bodies(client: Client) -> None:
     await fuzz(client, 100_000, seed=2)
