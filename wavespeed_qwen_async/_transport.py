@@ -30,7 +30,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from aiohttp.abc import AbstractStreamWriter
 
@@ -78,8 +78,11 @@ class _TrackedBody(BytesPayload):
     """
 
     handed_over = False
+    fence: Callable[[], object] | None = None
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        if self.fence is not None:
+            self.fence()  # what it raises is an error of the connection to aiohttp: nothing is sent
         transport = getattr(writer, "transport", None)
         self.handed_over = transport is not None and not transport.is_closing()
         await super().write_with_length(writer, content_length)
@@ -138,8 +141,16 @@ class Transport:
             if client is not None:
                 await client.close()
 
-    async def send(self, request: Request, *, read_timeout: float | None = None) -> Answer:
+    async def send(
+        self, request: Request, *, read_timeout: float | None = None, fence: Callable[[], object] | None = None
+    ) -> Answer:
         """One exchange with the API. No redirect is followed, nothing is sent again.
+
+        Args:
+            request: What to send.
+            read_timeout: Seconds for the whole answer, in place of ``timeout.read``.
+            fence: Called when there is a connection, before the first byte: what it raises stops a request with a
+                body, as a NotSentError.
 
         Raises:
             NotSentError: It never left this machine.
@@ -151,6 +162,8 @@ class Transport:
         if read_timeout is not None:
             timeout = aiohttp.ClientTimeout(total=read_timeout, sock_connect=self.timeout.connect)
         body = None if request.body is None else _TrackedBody(request.body, content_type="application/json")
+        if body is not None:
+            body.fence = fence
         try:
             async with _open(self._client).request(
                 request.method,
