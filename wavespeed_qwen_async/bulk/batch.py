@@ -197,12 +197,16 @@ class Batch:
             async with aclosing(run.outcomes()) as outcomes:
                 async for outcome in outcomes:
                     yield outcome
-            await journal.write(lambda store: store.compact_results())
+            await self._compact(journal)
         finally:
             await self._take_stock(journal, run)
 
     async def _move_in(self, journal: Journal) -> None:
         await journal.write(lambda store: move_in(store, self._folder, self._address))
+
+    async def _compact(self, journal: Journal) -> None:
+        """At the end of a run that came to its end; a run on a cluster first lets its readers read the results."""
+        await journal.write(lambda store: store.compact_results())
 
     async def _take_stock(self, journal: Journal, run: Run) -> None:
         try:
