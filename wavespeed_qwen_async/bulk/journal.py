@@ -34,10 +34,14 @@ class Journal:
     """The journal of one folder, locked for one run. Made by ``open``.
 
     It is the ``UploadStore`` of its run as well: what was uploaded is known to later runs, until it expires.
+
+    Attributes:
+        gather: Seconds for which moves are gathered before they are written; 0: as soon as the thread is free.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.gather: float = 0.0
         self._lock: FolderLock | None = None
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wavespeed-journal")
@@ -144,15 +148,22 @@ class Journal:
 
     async def _add(self, change: Move | Callable[[Store], Any]) -> Any:
         self._opened()
-        loop = asyncio.get_running_loop()
         if self._promise is None:
-            self._promise = loop.create_future()
+            self._promise = asyncio.get_running_loop().create_future()
             if self._work is None:
-                loop.call_soon(self._commit)  # what else comes in this pass of the loop goes along
+                self._commit_soon()
         place = len(self._waiting)
         self._waiting.append(change)
         answers = await asyncio.shield(self._promise)
         return answers[place]
+
+    def _commit_soon(self) -> None:
+        """What else comes in this pass of the loop goes along, or in the time to gather."""
+        loop = asyncio.get_running_loop()
+        if self.gather > 0:
+            loop.call_later(self.gather, self._commit)
+        else:
+            loop.call_soon(self._commit)
 
     def _commit(self) -> None:
         promise, self._promise = self._promise, None
@@ -175,7 +186,7 @@ class Journal:
             promise.set_exception(error)
             promise.exception()  # seen: its waiters may all have been cancelled
         if self._promise is not None:
-            self._commit()
+            self._commit_soon() if self.gather > 0 else self._commit()
 
 
 async def _to_its_end(work: asyncio.Future[Any], *, raising: bool = True) -> None:
