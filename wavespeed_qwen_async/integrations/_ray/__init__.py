@@ -1,0 +1,1 @@
+"""The parts of ``integrations.ray``: all but ``actors`` work without Ray, on any event loop."""
