@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from emulator_client import EDIT, T2I, Client, using
 
-from wavespeed_qwen_async.emulator.clock import parse_iso
+from wavespeed_qwen_async.emulator.clock import iso, parse_iso
 from wavespeed_qwen_async.emulator.tasks import Prediction, Query, Store
 
 pytestmark = pytest.mark.anyio
@@ -21,9 +21,10 @@ def prediction(number: int, created: float, took: float, model: str = "m", outco
     return Prediction(
         id=f"{number:032x}",
         model=model,
-        body=b"{}",
+        body="{}",
         created=created,
         created_ns=int(created * 1e9),
+        created_at=iso(int(created * 1e9)),
         start=created,
         end=created + took,
         seed=0,

@@ -115,10 +115,18 @@ async def test_bodies_out_of_range_are_refused_with_code_and_field(
         b'{"prompt": "x", "seed": NaN}',
         b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
         b'{"prompt":' + b"[" * 100_000,
+        b'{"prompt": "x"} and more',
+        b'{"prompt": "x"}{}',
     ],
 )
 async def test_bodies_that_are_no_json_object_are_refused(client: Client, body: bytes) -> None:
     assert (await client.call("POST", T2I, data=body))[0] == 400
+
+
+async def test_white_space_around_a_body_is_json(client: Client) -> None:
+    for body in (b' {"prompt": "x"}', b'{"prompt": "x"}\r\n', b'\n\t{"prompt": "x"} \n'):
+        assert (await client.call("POST", T2I, data=body))[0] == 200
+    assert [record.inputs for record in client.emulator.ledger.accepted] == [{"prompt": "x"}] * 3
 
 
 @using(unknown_fields="drop")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from .account_api import AccountApi
-from .clock import iso, parse_iso
+from .clock import parse_iso
 from .origin import Origin, Route, read_body, read_json, success
 from .schema import MODELS
 from .service import RefusalError
@@ -134,7 +134,7 @@ class Api(Origin):
             extra += f',"{service.settings.inputs_key}":{row.body}'
         return (
             f'{{"id":"{row.id}","model":"{row.model}","outputs":{outputs},"urls":{{"get":"{service.api_url}'
-            f'/api/v3/predictions/{row.id}/result"}},"status":"{status}","created_at":"{iso(row.created_ns)}",'
+            f'/api/v3/predictions/{row.id}/result"}},"status":"{status}","created_at":"{row.created_at}",'
             f'"error":{error},"timings":{{"inference":{took}}}{extra}}}'
         )
 

@@ -189,7 +189,9 @@ def parse_object(body: bytes) -> tuple[str, dict[str, Any]]:
     """Read a request body as text and as a JSON object, without what Python's reader takes beyond JSON."""
     try:
         text = body.decode("utf-8")
-        value = _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+        if end != len(text):  # white space around it, no object, or something behind it; `decode` looks for all that
+            value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("the request body is not valid JSON", INVALID_PARAMETER) from error
     if not isinstance(value, dict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .account import Account
-from .clock import Clock
+from .clock import Clock, iso
 from .ledger import Ledger
 from .limits import SlidingWindow, Slots
 from .schema import MAX_SEED, InvalidInputError, Model, check_inputs, parse_object, sources_of
@@ -158,12 +158,14 @@ class Service:
         end = start + took
         self._slots.take(end)
         seed = inputs.get("seed", -1)
+        nanoseconds = self.clock.nanoseconds(now)
         prediction = Prediction(
             id=self.new_id(),
             model=model.name,
             body=body,
             created=now,
-            created_ns=self.clock.nanoseconds(now),
+            created_ns=nanoseconds,
+            created_at=iso(nanoseconds),
             start=start,
             end=end,
             seed=self._rng.randint(0, MAX_SEED) if seed == -1 else seed,

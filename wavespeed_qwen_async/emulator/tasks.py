@@ -22,6 +22,7 @@ class Prediction:
     body: str
     created: float
     created_ns: int
+    created_at: str
     start: float
     end: float
     seed: int
