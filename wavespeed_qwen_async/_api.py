@@ -45,8 +45,8 @@ class Witness(Protocol):
 class Trace(Protocol):
     """Who follows one submit without having to wait for anything: the reconciler."""
 
-    def left(self) -> None:
-        """Called when the books are kept, and the submit leaves."""
+    def left(self, now: float) -> None:
+        """Called when the books are kept, and the submit leaves; ``now`` is the loop's time."""
 
     def arrived(self, prediction: Prediction) -> None:
         """Called with what it made, before anything else happens with it."""
@@ -166,7 +166,7 @@ class Api:
             if witness is not None:
                 await witness.sending(request)
             if trace is not None:
-                trace.left()
+                trace.left(_now())
             prediction = read_submit(await self.transport.send(request, read_timeout=read_timeout), job)
         except WaveSpeedError as error:
             error.job = job

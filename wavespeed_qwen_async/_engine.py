@@ -108,7 +108,7 @@ class Engine:
         """The job as it will be sent: its seed concrete, and held by the server where the session waits that way."""
         job = as_job(job).seeded(self._rng)
         if self._wait == "sync" and job.enable_sync_mode is None:
-            return job.model_copy(update={"enable_sync_mode": True})
+            return job.changed(enable_sync_mode=True)
         return job
 
     def observe(self, job: Job | None, prediction_id: str | None = None) -> Observed | None:
@@ -140,8 +140,9 @@ class Engine:
         return end
 
     async def submit(self, job: Job, witness: Witness | None = None, *, spared: bool = False) -> Prediction:
-        """Upload what must be uploaded, then submit. The caller holds a slot; the job is drawn.
+        """Upload what must be uploaded, then submit until there is an id. The caller holds a slot; the job is drawn.
 
+        After a lost answer it is sent again only if it is shown that the submit never arrived.
         ``spared``: the running task's owner closes sparing ``api.exchanges`` (a flow's does), see ``Api.submit``.
         """
         try:
@@ -151,7 +152,24 @@ class Engine:
             raise
         webhook = None if self._webhooks is None else await self._webhook_of(self._webhooks)
         request = _wire.submit_request(job, sources, webhook=webhook)
-        return (await self._accepted(request, job, witness, spared=spared)).bound(job, self._fetcher)
+        timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None
+        began = asyncio.get_running_loop().time()
+        while True:
+            sending = self.reconciler.watch(request, job.model_id)
+            try:
+                prediction: Prediction | None = await self.api.submit(
+                    request, job, trace=sending, witness=witness, read_timeout=timeout, spared=spared
+                )
+            except SubmissionUnknown as error:
+                if not self._reconcile:
+                    raise
+                prediction = await self._found(sending, error)
+                if prediction is not None and witness is not None:
+                    await self.api.write_down(prediction, job, witness, sending)
+            if prediction is not None:
+                return prediction.bound(job, self._fetcher)
+            if asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
+                raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
 
     async def _webhook_of(self, receiver: WebhookReceiver) -> str | None:
         """Where the server shall push to; the account's secret is asked for where the receiver was given none."""
@@ -165,27 +183,6 @@ class Engine:
                     _logger.warning("no webhooks for now, the account's secret can't be read (%s)", error)
                     return None
         return receiver.url
-
-    async def _accepted(self, request: _wire.Request, job: Job, witness: Witness | None, *, spared: bool) -> Prediction:
-        """Send until there is an id; again after a lost answer only if it is shown that the submit never arrived."""
-        began = asyncio.get_running_loop().time()
-        timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None
-        while True:
-            sending = self.reconciler.watch(request, job.model_id)
-            try:
-                return await self.api.submit(
-                    request, job, trace=sending, witness=witness, read_timeout=timeout, spared=spared
-                )
-            except SubmissionUnknown as error:
-                if not self._reconcile:
-                    raise
-                found = await self._found(sending, error)
-            if found is not None:
-                if witness is not None:
-                    await self.api.write_down(found, job, witness, sending)
-                return found
-            if asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
-                raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
 
     async def _found(self, sending: Sending, error: SubmissionUnknown) -> Prediction | None:
         """The prediction of a submit whose answer was lost, None where it certainly made none."""
@@ -266,7 +263,7 @@ class Engine:
             return end
         prediction = end.bound(job, self._fetcher)
         try:
-            for output in prediction.outputs:
+            for output in prediction.outputs if any(prediction.has_nsfw_contents) else ():
                 self.media.check(output)
         except ContentFlaggedError as flagged:
             flagged.job = job

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
     from PIL.Image import Image as PILImage
 
@@ -42,6 +43,18 @@ class Value(BaseModel):
                 if name not in cls.model_fields:
                     raise ValueError(_unknown_name(str(name), cls.model_fields))
         return data
+
+    def changed(self, **values: Any) -> Self:
+        """The same with other ``values``, which are not checked: ``model_copy(update=...)`` at a third of its cost."""
+        copy = type(self).__new__(type(self))
+        _set(copy, "__dict__", {**self.__dict__, **values})
+        _set(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__ | values.keys())
+        _set(copy, "__pydantic_extra__", None)
+        _set(copy, "__pydantic_private__", None)
+        return copy
+
+
+_set = object.__setattr__  # values are frozen for everybody else
 
 
 def _unknown_name(name: str, known: Iterable[str]) -> str:

@@ -99,9 +99,9 @@ class Sending:
         self.model = model
         self.started: float | None = None
 
-    def left(self) -> None:
+    def left(self, now: float) -> None:
         """As in ``Trace``."""
-        self.started = _now()
+        self.started = now
         self._reconciler.airborne[self] = None
 
     def arrived(self, prediction: Prediction) -> None:

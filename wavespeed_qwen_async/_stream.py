@@ -167,8 +167,8 @@ class Flow:
             if self._drained:
                 return
             try:
-                item = await self._pulled.next()
-            except StopAsyncIteration:
+                item = self._pulled.at_once() if self._pulled.sync else await self._pulled.later()
+            except (StopIteration, StopAsyncIteration):
                 return
             flight = self._flights[index] = Flight(self, index, item, loop.time())
             if self._drained:  # a fatal error came while the source was thinking
@@ -228,13 +228,16 @@ class _Pulled:
             self._async = None
             self._sync: Iterator[Any] = iter(source)
 
-    async def next(self) -> Any:
-        if self._async is not None:
-            return await anext(self._async)
-        try:
-            return next(self._sync)
-        except StopIteration:
-            raise StopAsyncIteration from None
+    @property
+    def sync(self) -> bool:
+        return self._async is None
+
+    def at_once(self) -> Any:
+        return next(self._sync)
+
+    async def later(self) -> Any:
+        assert self._async is not None  # noqa: S101 - see `sync`
+        return await anext(self._async)
 
     async def close(self) -> None:
         """Close a generator, so that its ``finally`` runs now and not at some later collection."""

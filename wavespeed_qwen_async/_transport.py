@@ -19,6 +19,7 @@ from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from ._answers import Answer, http_date
+from ._deadlines import Deadlines
 from ._version import __version__
 from .errors import (
     ConfigurationError,
@@ -114,7 +115,8 @@ class Transport:
         self._client = client_session
         self._foreign = client_session
         self._places: dict[str, URL] = {}
-        self._patience = aiohttp.ClientTimeout(total=self.timeout.read, sock_connect=self.timeout.connect)
+        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout.connect)
+        self._deadlines = Deadlines(self.timeout.read)
         self._date: tuple[str, float] | None = None
 
     def __repr__(self) -> str:
@@ -135,6 +137,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close what was made here."""
+        self._deadlines.close()
         own = (self._foreign, self._client) if self._own else ()
         self._client = self._foreign = None
         for client in own:
@@ -158,27 +161,29 @@ class Transport:
             LostAnswerError: The same for a read.
         """
         url = self._place_of(request)
-        timeout = self._patience  # total and sock_connect: each other one is a timer more
-        if read_timeout is not None:
-            timeout = aiohttp.ClientTimeout(total=read_timeout, sock_connect=self.timeout.connect)
+        deadlines = self._deadlines if read_timeout is None else Deadlines(read_timeout)
         body = None if request.body is None else _TrackedBody(request.body, content_type="application/json")
         if body is not None:
             body.fence = fence
         try:
-            async with _open(self._client).request(
-                request.method,
-                url,
-                data=body,
-                headers=None if self._own else self._headers,
-                timeout=timeout,
-                allow_redirects=False,
-                proxy=self._proxy_for(url),
-            ) as response:
-                self._seen(response)
-                return Answer(response.status, response.headers, await _whole_body(response))
+            with deadlines.wait():
+                async with _open(self._client).request(
+                    request.method,
+                    url,
+                    data=body,
+                    headers=None if self._own else self._headers,
+                    timeout=self._connecting,
+                    allow_redirects=False,
+                    proxy=self._proxy_for(url),
+                ) as response:
+                    self._seen(response)
+                    return Answer(response.status, response.headers, await _whole_body(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             sent = body is not None and body.handed_over
             raise self._failure(request, error, url=url, sent=sent) from error
+        finally:
+            if deadlines is not self._deadlines:
+                deadlines.close()
 
     @contextlib.asynccontextmanager
     async def foreign(

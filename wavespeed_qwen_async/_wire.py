@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote
+
+from pydantic_core import to_json
 
 from .models import takes_several
 
@@ -33,7 +34,6 @@ __all__ = [
 API = "/api/v3/"
 MAX_PAGE_SIZE = 100
 
-_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one each time
 _OPTIONAL = ("size", "loras", "seed", "output_format", "enable_sync_mode", "enable_base64_output")
 
 
@@ -145,7 +145,7 @@ def webhook_secret_request() -> Request:
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
-    return _TO_JSON(body).encode()
+    return to_json(body)
 
 
 def _iso(moment: datetime) -> str:

@@ -103,7 +103,7 @@ class Job(Value):
         """The same job with a concrete seed: drawn now where ``seed`` was left out, 0 to MAX_SEED, else as it is."""
         if self.seed is not None:
             return self
-        return self.model_copy(update={"seed": rng.getrandbits(31)})
+        return self.changed(seed=rng.getrandbits(31))
 
 
 class TextToImage(Job):

@@ -18,7 +18,7 @@ LAYERS = [
     {"_version"},
     {"errors"},
     {"_inputs", "models", "predictions"},
-    {"_wire", "_answers", "_retry", "_tasks", "names", "observer"},
+    {"_wire", "_answers", "_retry", "_tasks", "_deadlines", "names", "observer"},
     {"_transport", "_limits", "limits"},
     {"_api"},
     {"_media", "provenance"},
