@@ -256,10 +256,15 @@ def test_no_gallery_where_none_is_wanted_or_of_too_many(command, wavespeed_emula
     assert not (tmp_path / "out" / "index.html").exists()
 
 
-def test_the_gallery_shows_sources_of_edits(command, wavespeed_emulator, jobs, fox, tmp_path):
-    source = jobs({"prompt": "snow", "image": "fox.png"})
-    assert command("batch", source).code == 0
-    assert '"b":"./thumbs/' in (tmp_path / "out" / "index.html").read_text()
+def test_the_gallery_shows_sources_of_edits_but_not_the_wrong_ones(command, wavespeed_emulator, jobs, fox, tmp_path):
+    for number, name in enumerate(("a/fox.png", "b/fox.png", "b/hen.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (number * 50, 0, 0)).save(tmp_path / name)
+    names = ("a/fox.png", "b/hen.png", "b/fox.png", "b/hen.png")
+    source = jobs("no json", *({"prompt": f"{n}", "image": name, "seed": n} for n, name in enumerate(names)))
+    assert command("batch", source).code == 1
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('"b":"./thumbs/') == 2  # results.jsonl tells bare names, and fox.png may be either
 
 
 @pytest.mark.wavespeed_emulator(inference=(2.0, 2.0))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
+from .gallery import gallery_after
 from .report import Report, tell_plan
 from .threads import aside
 
 if TYPE_CHECKING:
+    from wavespeed_qwen_async.bulk.sources import JobSource, SourceChunk
+
     from .running import Run
 
 __all__ = ["register"]
@@ -94,8 +98,34 @@ async def batch(
         raise InvalidJobError(error.message) from None
     if dry_run:
         return tell_plan(run, await batch.plan())
-    place = source if await aside(source.is_dir) else source.parent
-    return await Report(run, batch, out, gallery=gallery is not False, sources=[place]).follow()
+    report = Report(run, batch, out)
+    code = await report.follow()
+    if report.to_be_shown and gallery is not False:
+        again = read_source(source, prompt=prompt)
+        await gallery_after(run, out, jobs=report.to_be_shown, sources=lambda: _images_of(again))
+    return code
+
+
+async def _images_of(source: JobSource) -> list[Path]:
+    """The source images of edits: results.jsonl tells their names, not where they lie."""
+    found: list[Path] = []
+    try:
+        async with aclosing(source.chunks()) as chunks:
+            async for chunk in chunks:
+                found += await aside(_images_in, chunk)
+    finally:
+        await source.close()
+    return found
+
+
+def _images_in(lines: SourceChunk) -> list[Path]:
+    from wavespeed_qwen_async import InvalidJobError  # noqa: PLC0415 - heavy, and --help needs none of it
+
+    found: list[Path] = []
+    for line in lines:
+        with suppress(InvalidJobError):
+            found += [image for image in line.job().sources if isinstance(image, Path)]
+    return found
 
 
 def _check(source: Path, out: Path, *, dry_run: bool) -> None:

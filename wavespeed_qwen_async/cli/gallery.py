@@ -14,7 +14,7 @@ from .output import describe
 from .threads import aside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .running import Run
 
@@ -56,7 +56,7 @@ async def gallery(
     return Exit.OK
 
 
-async def gallery_after(run: Run, folder: Path, *, sources: Sequence[Path], jobs: int) -> None:
+async def gallery_after(run: Run, folder: Path, *, jobs: int, sources: Callable[[], Awaitable[Sequence[Path]]]) -> None:
     """The gallery at the end of paid work, whose result it must not change: without it, there is a note."""
     again = f"'wavespeed-qwen gallery {folder}' makes it"
     if jobs > _AT_ONCE:
@@ -64,7 +64,7 @@ async def gallery_after(run: Run, folder: Path, *, sources: Sequence[Path], jobs
         return
     run.left = f"interrupted: all is saved, only the gallery is not made: {again}"
     try:
-        await _tell_gallery(run, folder, sources=sources)
+        await _tell_gallery(run, folder, sources=await sources())
     except Exception as error:  # noqa: BLE001 - whatever it is: the images are there
         run.output.note(f"warning: no gallery: {describe(error)}")
 

@@ -7,11 +7,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from .exits import Exit
-from .gallery import gallery_after
 from .output import clean, error_data, money, why
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from wavespeed_qwen_async.bulk import Batch, BatchOutcome, BatchPlan, BatchSummary
@@ -33,17 +31,13 @@ class Report:
         run: The command's run.
         batch: The batch, not yet running.
         out: Its folder.
-        gallery: Whether a gallery is made at the end.
-        sources: Where the source images of edits are, for the gallery.
     """
 
-    def __init__(self, run: Run, batch: Batch, out: Path, *, gallery: bool, sources: Sequence[Path] = ()) -> None:
+    def __init__(self, run: Run, batch: Batch, out: Path) -> None:
         self._run = run
         self._output = run.output
         self._batch = batch
         self._out = out
-        self._gallery = gallery
-        self._sources = sources
         self._ended = 0
 
     async def follow(self) -> int:
@@ -63,9 +57,12 @@ class Report:
             _tell_summary(self._run, summary, self._out)
         code = _exit_of(summary) if error is None else self._output.failed(error)
         self._run.on_interrupt = None
-        if self._gallery and summary.total and not self._run.interrupted:
-            await gallery_after(self._run, self._out, sources=self._sources, jobs=summary.total)
         return code
+
+    @property
+    def to_be_shown(self) -> int:
+        """How many jobs there are to look at; 0 where the user wants to leave."""
+        return 0 if self._run.interrupted else self._batch.summary().total
 
     async def _watch(self) -> None:
         from .progress import View, showing  # noqa: PLC0415 - see above

@@ -127,8 +127,9 @@ async def sweep(
         run.output.note("nothing sent: pass --yes, or answer y on a terminal")
         return Exit.USAGE
     await aside(_check_room, out)
-    code = await Report(run, made, out, gallery=False).follow()
-    if not run.interrupted:
+    report = Report(run, made, out)
+    code = await report.follow()
+    if report.to_be_shown:
         await _show(run, table, out, gallery=gallery is not False)
     return code
 
@@ -176,5 +177,8 @@ async def _show(run: Run, table: Sweep, out: Path, *, gallery: bool) -> None:
     except (ConfigurationError, OSError) as error:
         run.output.note(f"warning: no contact sheets: {describe(error)}")
     if gallery:
-        sources = [source for job in table for source in job.sources if isinstance(source, Path)]
-        await gallery_after(run, out, sources=sources, jobs=len(table))
+        await gallery_after(run, out, jobs=len(table), sources=lambda: aside(_images_of, table))
+
+
+def _images_of(table: Sweep) -> list[Path]:
+    return [image for job in table for image in job.sources if isinstance(image, Path)]

@@ -24,12 +24,15 @@ class SourceFinder:
     Args:
         out: The batch's folder.
         entries: Its entries: one may be the source of another.
-        places: Folders where source images lie, and images themselves, for sources told by a bare name.
+        places: Folders where source images lie, and images themselves, for sources told by a bare name. Of two
+            images with the same name none is taken: the wrong one would be worse than none.
     """
 
     def __init__(self, out: Path, entries: Iterable[Entry], places: Sequence[Path] = ()) -> None:
         self._folders = [out, *(place for place in places if place.is_dir())]
-        self._files = {place.name: place for place in places if place.is_file()}
+        self._files: dict[str, Path | None] = {}
+        for place in dict.fromkeys(place.absolute() for place in places if place.is_file()):
+            self._files[place.name] = None if place.name in self._files else place
         self._made = {entry.prediction_id: out / entry.file for entry in entries if entry.prediction_id and entry.file}
 
     def find(self, entry: Entry) -> Path | None:
