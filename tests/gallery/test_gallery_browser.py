@@ -94,7 +94,7 @@ def test_rows_fill_the_width_without_distortion(page):
     ("field", "value", "found"),
     [
         ("text", "157 FOX", 1),
-        ("text", "moderated", 8),
+        ("text", "moderated", 7),
         ("text", "pixel art", 20),
         ("lora", "owner/ink", 40),
         ("lora", "none", 160),
@@ -214,6 +214,18 @@ def test_failures_tell_their_reason_as_text(page):
     assert page.locator("#viewTitle").text_content() == NASTY
     assert page.locator("#view script, #reason p b, #grid script").count() == 0
     assert page.locator("#zoom").is_hidden()
+
+
+def test_a_reason_shows_whole_lines_without_the_id_and_what_comes_back(page):
+    page.fill("#text", "at length")
+    shows(page, "1 of 200")
+    reason = tile(page, 0).locator(".why")
+    assert reason.text_content().startswith("code 5000: a long reason, told at length")
+    shown, line_height = reason.evaluate("(node) => [node.clientHeight, parseFloat(getComputedStyle(node).lineHeight)]")
+    assert shown >= line_height
+    assert abs(shown / line_height - round(shown / line_height)) < 0.06
+    tile(page, 0).click()
+    assert page.locator("#reason").text_content().endswith("Billed, to be refunded")
 
 
 def test_the_slider_moves_by_pointer_and_keys(page):

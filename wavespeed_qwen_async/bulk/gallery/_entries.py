@@ -121,7 +121,7 @@ def _hashable(value: Any, otherwise: Any) -> Any:
 
 def _entry(told: dict[str, Any], number: int) -> Entry:
     inputs, error = _mapping(told.get("inputs")), _mapping(told.get("error"))
-    index = told.get("index")
+    index, prediction_id = told.get("index"), _text(told.get("prediction_id"))
     return Entry(
         index=index if isinstance(index, int) else number,
         status=_status(told),
@@ -130,8 +130,8 @@ def _entry(told: dict[str, Any], number: int) -> Entry:
         price=_number(told.get("price")),
         seconds=_number(told.get("seconds")),
         created=_moment(told.get("created_at")),
-        prediction_id=_text(told.get("prediction_id")),
-        error=_text(error.get("message")),
+        prediction_id=prediction_id,
+        error=_text(error.get("message")).removeprefix(f"prediction {prediction_id} failed, "),
         kind=_text(error.get("kind")),
         billed=_text(error.get("billed")),
         **_asked(inputs),

@@ -38,7 +38,7 @@ const many = (count, one, several = one + "s") => `${count.toLocaleString("en")}
 const moment = (ms) => new Date(ms).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
 const STATUS = { saved: "Saved", failed: "Failed", unknown: "Perhaps paid", missing: "File is gone" };
-const BILLED = { no: "Not billed", yes: "Billed", unknown: "Perhaps billed" };
+const BILLED = { no: "Not billed", yes: "Billed", refunded: "Billed, to be refunded", unknown: "Perhaps billed" };
 
 const entries = data.items.map((item, place) => ({
   place,

@@ -43,7 +43,8 @@ const drawView = () => {
 const drawReason = (entry) => {
   $("reason").hidden = shows(entry);
   if (shows(entry)) return;
-  const money = BILLED[entry.billed];
+  const refunded = entry.billed === "yes" && entry.price === 0; // as bulk/_reports.py tells of failed tasks
+  const money = BILLED[refunded ? "refunded" : entry.billed];
   $("reason").replaceChildren(make("b", { text: [STATUS[entry.status], entry.kind].filter(Boolean).join(" \u00b7 ") }),
     make("p", { text: reasonOf(entry), dir: "auto" }), ...(money ? [make("p", { class: "faint", text: money })] : []));
 };
