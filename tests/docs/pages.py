@@ -11,7 +11,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_site" not in path.parts)]
 
 # A mark above a block says why it is not run, or which test runs it:
-#   <!-- not run: needs a cluster -->     <!-- run by tests/limits/test_limits_docs.py -->
+#   <!-- not run: needs a cluster -->     <!-- run by tests/docs/test_migrate.py -->
 BLOCK = re.compile(
     r"^(?:(?P<mark><!-- (?:not run: |run by )[^>]+ -->)\n)?"
     r"^(?P<indent> *)```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^(?P=indent)```$",
