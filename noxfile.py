@@ -12,9 +12,10 @@ nox.options.sessions = [
     "lint",
     "types",
     "tests",
+    "slow",
     "docs",
     "vendor",
-]  # `nox -s slow`, `coverage` and `bench` by name: they take long
+]  # `nox -s coverage` and `bench` by name: the one is slow, the other's figures need a machine of their own
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -63,9 +64,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The chaos and soak tests, on the built wheel too."""
+    """The chaos, soak and browser tests, on the built wheel too; those of the documentation run with it."""
     _on_the_wheel(session)
-    session.run("pytest", "-m", "slow", "--timeout", "900", *session.posargs)
+    # They wait for their own children most of the time, and the longest is the first of them.
+    where = session.posargs or ["tests", "--ignore", "tests/docs"]
+    session.run("pytest", "-m", "slow", "--timeout", "900", "--durations", "10", *where)
 
 
 @nox.session
