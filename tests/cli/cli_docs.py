@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,17 +18,34 @@ COMMANDS = (
     *("generate", "edit", "batch", "sweep", "gallery", "download", "upload"),
     *("status", "history", "delete", "price", "balance", "emulator", "doctor"),
 )
-ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())"
 PART = re.compile(r"<!-- begin (?P<name>[\w -]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
+# One process for them all: starting it is most of what a help text costs.
+TELL_ALL = """
+import contextlib, io, json
+from wavespeed_qwen_async.cli import main
+told = {}
+for arguments in %s:
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        main(arguments)
+    told[arguments[0]] = text.getvalue()
+print(json.dumps(told))
+"""
+
+
 @cache
-def help_of(command: str) -> str:
-    """What ``--help`` prints at 80 columns."""
+def helps() -> dict[str, str]:
+    """What ``--help`` prints at 80 columns, of each command and of the whole."""
     environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-c", ENTRY, command, "--help"]
-    text = subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout
-    return "\n".join(row.rstrip() for row in text.splitlines()).strip("\n")
+    code = TELL_ALL % [["--help"], *([command, "--help"] for command in COMMANDS)]
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return dict(json.loads(told.stdout))
+
+
+def help_of(command: str) -> str:
+    """What it prints for one command, or for ``--help`` alone."""
+    return "\n".join(row.rstrip() for row in helps()[command].splitlines()).strip("\n")
 
 
 def exit_codes() -> str:

@@ -66,6 +66,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 async def test_five_thousand_jobs_at_silver_end_in_time_and_memory_stays_flat():
     run = Run(5_000, AccountTier.SILVER)
     began = now()

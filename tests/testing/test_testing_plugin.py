@@ -139,7 +139,7 @@ PYTEST_ASYNCIO_CLOCK = """
 """
 
 
-@pytest.mark.parametrize("scope", ["function", "module"])
+@pytest.mark.parametrize("scope", ["function", pytest.param("module", marks=pytest.mark.slow)])
 def test_under_pytest_asyncio(pytester: pytest.Pytester, scope: str) -> None:
     pytest.importorskip("pytest_asyncio")
     pytester.makepyfile(virtual=COMMON + textwrap.dedent(PYTEST_ASYNCIO_CLOCK))
@@ -230,21 +230,25 @@ def run_guide(
     return quickly(pytester)
 
 
+@pytest.mark.slow  # a pytest of its own
 def test_the_guides_examples(pytester: pytest.Pytester) -> None:
     assert len(FILES["test_fox.py"].splitlines()) <= 16
     run_guide(pytester, "test_fox.py", "test_slow.py", "test_time.py").assert_outcomes(passed=3)
 
 
+@pytest.mark.slow  # a pytest of its own
 def test_the_guides_virtual_time_for_all(pytester: pytest.Pytester) -> None:
     run_guide(pytester, "conftest.py", "test_fox.py", "test_time.py").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow  # a pytest of its own
 def test_the_guides_pytest_asyncio(pytester: pytest.Pytester) -> None:
     pytest.importorskip("pytest_asyncio")
     names = ("conftest.py, with pytest-asyncio", "test_fox.py", "test_time.py")
     run_guide(pytester, *names, marker="asyncio").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow  # a pytest of its own
 def test_the_guides_fastapi_application(pytester: pytest.Pytester) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx")
