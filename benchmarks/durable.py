@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from contextlib import aclosing
-from itertools import islice
 from pathlib import Path
 
 from wavespeed_qwen_async import Limits, QwenImageSession
@@ -128,10 +127,11 @@ def prepare(folder: Path, rows: int) -> Path:
             database.execute("INSERT INTO held VALUES (?, ?)", (f"{number:032x}", number + 1))
             database.execute("INSERT INTO files VALUES (?, ?)", (name, number + 1))
         database.execute("COMMIT")
-    raws = iter(READERS[".jsonl"].lines(source))
-    for start in range(0, rows - rows % _CHUNK, _CHUNK):  # what the runs that made it have kept of its lines
-        digest = mark_of(b"\n".join([raw.text for raw in islice(raws, _CHUNK)]), b"")
-        database.execute("INSERT INTO blocks VALUES (?, ?, ?)", (start, _CHUNK, digest))
+    start = 0
+    for block in READERS[".jsonl"].blocks(source, _CHUNK):  # what the runs that made it have kept of its lines
+        digest = mark_of(b"\n".join(block.texts), b"")
+        database.execute("INSERT INTO blocks VALUES (?, ?, ?)", (start, len(block.lines), digest))
+        start += len(block.lines)
     with source.open("a") as file:
         file.write('{"prompt": "the new one"}\n')
     store.close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import html
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WrapValidator
 from pydantic_core import core_schema
@@ -33,6 +35,9 @@ FINAL_STATUSES = frozenset({"completed", "failed", "cancelled", "timeout", "dele
 _FIRST_YEAR, _LAST_YEAR = 1971, 9998  # those a datetime can be moved by hours and a week from, either way
 
 _set_slot = object.__setattr__  # predictions are frozen for everybody else
+
+# The first bytes of the formats that the models make; nothing else is handed to a notebook as a picture.
+_SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png", b"RIFF": "image/webp"}
 
 KNOWN_STATUSES = FINAL_STATUSES | {"created", "processing"}
 
@@ -101,6 +106,26 @@ class Output:
         except (binascii.Error, ValueError):
             raise DownloadError("the output is no valid base64", prediction_id=self.prediction_id) from None
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """What a notebook shows: the image, if it is at hand, else a link to it that the reader's browser follows."""
+        return {"text/plain": repr(self)} | self._picture()
+
+    def _picture(self) -> dict[str, str]:
+        """Nothing is fetched here, and no text of the server's becomes markup."""
+        try:
+            data = self.decoded() or b""
+        except DownloadError:
+            data = b""
+        for signature, kind in _SIGNATURES.items():
+            if data.startswith(signature):
+                return {kind: base64.b64encode(data).decode()}
+        if self.url is None or not _is_web(self.url):
+            return {}
+        job = self._prediction.job if self._prediction is not None else None
+        source, alt = html.escape(self.url), html.escape(job.prompt if job is not None else self.prediction_id)
+        style = "max-width: min(100%, 512px); height: auto"
+        return {"text/html": f'<img src="{source}" alt="{alt}" referrerpolicy="no-referrer" style="{style}">'}
+
     @property
     def prediction(self) -> Prediction | None:
         """The prediction that it is an output of; None for one made by hand, or after pickle."""
@@ -149,6 +174,13 @@ def _moment(value: Any, handler: Callable[[Any], Any]) -> Any:
     if not isinstance(moment, datetime) or not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _is_web(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in {"http", "https"}
+    except ValueError:
+        return False
 
 
 def _texts(value: Any) -> Any:
@@ -265,6 +297,13 @@ class Prediction(BaseModel):
             return Output(text, None, nsfw, index, self.id, self)
         data = text.partition(",")[2] if text.startswith("data:") else text
         return Output(None, data, nsfw, index, self.id, self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """What a notebook shows: its images, as :class:`Output` shows each."""
+        pictures = [output._picture() for output in self.outputs]  # noqa: SLF001 - of the same house
+        linked = "\n".join(picture["text/html"] for picture in pictures if "text/html" in picture)
+        at_hand = next((picture for picture in pictures if "text/html" not in picture), {})
+        return {"text/plain": repr(self)} | ({"text/html": linked} if linked else at_hand)
 
     async def save(self, path: str | os.PathLike[str]) -> Path:
         """Save its only image to ``path``, whole or not at all.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wavespeed_qwen_async.errors import ConfigurationError, InvalidJobError
@@ -13,7 +14,7 @@ from wavespeed_qwen_async.errors import ConfigurationError, InvalidJobError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["IMAGES", "READERS", "Raw", "Reader", "value_of"]
+__all__ = ["IMAGES", "READERS", "Block", "Raw", "Reader", "value_of"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGES = ", ".join(suffix[1:] for suffix in _SUFFIXES)
@@ -36,26 +37,64 @@ class Raw(NamedTuple):
     value: Any = None
 
 
-_quick = partial(tuple.__new__, Raw)  # three times as fast as Raw(...), where a million lines are read
+class Block(NamedTuple):
+    """Some lines, one column for each part of ``Raw``: a million of them are read, and few are looked at.
+
+    Attributes:
+        lines: Their numbers.
+        texts: What stands there; None where there are only values.
+        values: What the reader made of them; None where it made nothing.
+    """
+
+    lines: Sequence[int | None]
+    texts: Sequence[bytes] | None = None
+    values: Sequence[Any] | None = None
+
+    def raw(self, place: int) -> Raw:
+        """One of them."""
+        text = None if self.texts is None else self.texts[place]
+        return Raw(self.lines[place], text, None if self.values is None else self.values[place])
+
+    def first(self, count: int) -> Block:
+        """The first so many of them."""
+        texts, values = self.texts, self.values
+        return Block(self.lines[:count], texts and texts[:count], values and values[:count])
 
 
 class Reader(NamedTuple):
-    """One kind of source: its lines, what one of them says, and a quick count, None where only reading tells."""
+    """One kind of source: its lines so many at a time, what one of them says, and a quick count if there is one."""
 
-    lines: Callable[[Path], Iterable[Raw]]
+    blocks: Callable[[Path, int], Generator[Block, None, None]]
     parse: Callable[[Raw], Any]
     size: Callable[[Path], int | None]
 
 
-def _lines(path: Path) -> Iterator[Raw]:
+def _lines(path: Path, size: int) -> Generator[Block, None, None]:
+    """Each line without what is blank around it. The loops run in C: this is most of what a resume costs."""
     with path.open("rb") as file:
-        first = file.readline().removeprefix(_BOM).strip()
-        if first:
-            yield Raw(1, first)
-        for number, line in enumerate(file, 2):
-            text = line.strip()
-            if text:
-                yield _quick((number, text, None))
+        number = 1
+        while lines := list(islice(file, size)):
+            if number == 1:
+                lines[0] = lines[0].removeprefix(_BOM)
+            texts = list(map(bytes.strip, lines))
+            numbers: Sequence[int] = range(number, number + len(lines))
+            number += len(lines)
+            if b"" in texts:
+                numbers, texts = list(compress(numbers, texts)), list(filter(None, texts))
+            if texts:
+                yield Block(numbers, texts)
+
+
+def _in_blocks(
+    rows: Callable[[Path], Generator[Raw, None, None]],
+) -> Callable[[Path, int], Generator[Block, None, None]]:
+    def blocks(path: Path, size: int) -> Generator[Block, None, None]:
+        with closing(rows(path)) as lines:
+            while some := list(islice(lines, size)):
+                numbers, texts, values = zip(*some, strict=True)
+                yield Block(numbers, texts, values)
+
+    return blocks
 
 
 def _json_of(raw: Raw) -> Any:
@@ -79,7 +118,7 @@ def _count_lines(path: Path) -> int:
     return lines + (last != b"\n")
 
 
-def _csv(path: Path) -> Iterator[Raw]:
+def _csv(path: Path) -> Generator[Raw, None, None]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         names = [name.strip().lower() for name in next(rows, [])]
@@ -124,7 +163,7 @@ def _prompt(raw: Raw) -> dict[str, Any]:
         raise InvalidJobError("the text is not UTF-8") from None
 
 
-def _yaml(path: Path) -> Iterator[Raw]:
+def _yaml(path: Path) -> Generator[Raw, None, None]:
     """A list of jobs, or of prompts; or a mapping of ``defaults`` and such a list, ``jobs``. Read as a whole."""
     try:
         import yaml  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - an optional extra
@@ -158,7 +197,7 @@ def _yaml_jobs(root: Any, loader: Any, path: Path) -> tuple[dict[str, Any], list
     return defaults, root.value
 
 
-def _folder(path: Path) -> Iterator[Raw]:
+def _folder(path: Path) -> Generator[Raw, None, None]:
     for image in _images(path):
         status = image.stat()
         mark = f"{image.name}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "replace")
@@ -181,10 +220,10 @@ def _unknown(_: Path) -> None:
 READERS: dict[str, Reader] = {
     ".jsonl": Reader(_lines, _json_of, _count_lines),
     ".ndjson": Reader(_lines, _json_of, _count_lines),
-    ".csv": Reader(_csv, _row, _count_rows),
+    ".csv": Reader(_in_blocks(_csv), _row, _count_rows),
     ".txt": Reader(_lines, _prompt, _count_lines),
-    ".yaml": Reader(_yaml, value_of, _unknown),
-    ".yml": Reader(_yaml, value_of, _unknown),
-    "folder": Reader(_folder, value_of, lambda path: len(_images(path))),
+    ".yaml": Reader(_in_blocks(_yaml), value_of, _unknown),
+    ".yml": Reader(_in_blocks(_yaml), value_of, _unknown),
+    "folder": Reader(_in_blocks(_folder), value_of, lambda path: len(_images(path))),
 }
 """Each kind of source by its file's ending."""

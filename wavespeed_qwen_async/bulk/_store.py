@@ -18,6 +18,7 @@ __all__ = ["Counts", "Known", "Move", "Row", "Store"]
 
 _LARGEST_BLOCK = 4096  # lines
 _SENDS_KEPT = 120.0  # seconds
+_ALL = ", ".join(str(int(state)) for state in State)
 _IN_ONE_QUESTION = 500  # SQLite takes at least 999 parameters
 
 
@@ -149,9 +150,10 @@ class Store:
         )
 
     def states(self, start: int, count: int) -> dict[int, int]:
-        """How many at these places are in each state."""
+        """How many at these places are in each state. By the index that holds both: the rows are not looked at."""
         rows = self._database.execute(
-            "SELECT state, count(*) FROM jobs WHERE position >= ? AND position < ? GROUP BY state",
+            "SELECT state, count(*) FROM jobs INDEXED BY jobs_state "  # noqa: S608 - numbers
+            f"WHERE state IN ({_ALL}) AND position >= ? AND position < ? GROUP BY state",
             (start, start + count),
         )
         return dict(rows.fetchall())

@@ -19,15 +19,17 @@ from wavespeed_qwen_async.errors import ConfigurationError, InvalidJobError
 from wavespeed_qwen_async.models import Job, as_job
 
 from ._digests import digest_of, mark_of, marks_of
-from ._formats import IMAGES, READERS, Raw, value_of
+from ._formats import IMAGES, READERS, Block, value_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+
+    from ._formats import Raw
 
 __all__ = ["JobSource", "SourceChunk", "SourceLine", "read_source"]
 
-_CHUNK = 1000
+_CHUNK = 2000  # at most a block of the journal, see _store
 _CHUNK_OF_ITERABLE = 16  # a generator should not be pulled far ahead of what is sent
 _SHOWN = 100
 
@@ -74,44 +76,45 @@ class SourceLine:
 class SourceChunk:
     """Some lines of a source, looked at one by one only where that is needed."""
 
-    __slots__ = ("_marks", "_raws", "_source")
+    __slots__ = ("_block", "_marks", "_source")
 
-    def __init__(self, source: _Options, raws: list[Raw]) -> None:
+    def __init__(self, source: _Options, block: Block) -> None:
         self._source = source
-        self._raws = raws
+        self._block = block
         self._marks: list[bytes] | None = None
 
     def __len__(self) -> int:
-        return len(self._raws)
+        return len(self._block.lines)
 
     def __iter__(self) -> Iterator[SourceLine]:
         return (self.line(place) for place in range(len(self)))
 
     def first(self, count: int) -> SourceChunk:
         """The first so many of them."""
-        return self if count >= len(self) else SourceChunk(self._source, self._raws[: max(0, count)])
+        return self if count >= len(self) else SourceChunk(self._source, self._block.first(max(0, count)))
 
     @property
     def digest(self) -> bytes:
         """The same for the same lines, quicker to make than the marks are."""
-        if any(raw.text is None for raw in self._raws):
+        texts = self._block.texts
+        if texts is None:
             return mark_of(b"".join(self.marks), b"")
-        return mark_of(b"\n".join([raw.text or b"" for raw in self._raws]), self._source.salt)
+        return mark_of(b"\n".join(texts), self._source.salt)
 
     @property
     def marks(self) -> list[bytes]:
         """The mark of each line."""
         if self._marks is None:
-            texts = [raw.text for raw in self._raws if raw.text is not None]
-            if len(texts) == len(self._raws):
+            texts = self._block.texts
+            if texts is not None:
                 self._marks = marks_of(texts, self._source.salt)
             else:
-                self._marks = [SourceLine(self._source, raw).mark for raw in self._raws]
+                self._marks = [SourceLine(self._source, self._block.raw(place)).mark for place in range(len(self))]
         return self._marks
 
     def line(self, place: int) -> SourceLine:
         """One of them."""
-        return SourceLine(self._source, self._raws[place], self.marks[place])
+        return SourceLine(self._source, self._block.raw(place), self.marks[place])
 
 
 class JobSource(Protocol):
@@ -208,12 +211,12 @@ class _FileSource:
         return f"<source {self.name}>"
 
     async def chunks(self) -> AsyncGenerator[SourceChunk, None]:
-        lines = await self._workers.run(self._lines)
+        blocks = await self._workers.run(self._blocks)
         try:
-            while chunk := await self._workers.run(self._some, lines):
+            while chunk := await self._workers.run(self._next, blocks):
                 yield chunk
         finally:
-            await self._workers.run(lines.close)
+            await self._workers.run(blocks.close)
 
     async def count(self) -> int | None:
         return await self._workers.run(self._count)
@@ -239,14 +242,15 @@ class _FileSource:
         self._options.parse = READERS[kind].parse
         return kind
 
-    def _lines(self) -> Any:
+    def _blocks(self) -> Generator[Block, None, None]:
         self._state = self._looks()
-        return READERS[self._kind()].lines(self._path)
+        return READERS[self._kind()].blocks(self._path, _CHUNK)
 
-    def _some(self, lines: Iterator[Raw]) -> SourceChunk:
+    def _next(self, blocks: Iterator[Block]) -> SourceChunk | None:
         self._check_unchanged()
         try:
-            return SourceChunk(self._options, list(islice(lines, _CHUNK)))
+            block = next(blocks, None)
+            return None if block is None else SourceChunk(self._options, block)
         except OSError as error:
             raise ConfigurationError(f"{self.name}: can't be read: {error.strerror or error}") from error
         except UnicodeDecodeError:
@@ -273,6 +277,10 @@ class _FileSource:
             return None
 
 
+def _chunk_of(options: _Options, values: list[Any]) -> SourceChunk:
+    return SourceChunk(options, Block([None] * len(values), values=values))
+
+
 class _IterableSource:
     """Anything that can be iterated; it is, in the event loop, as it may belong there."""
 
@@ -284,8 +292,8 @@ class _IterableSource:
 
     async def chunks(self) -> AsyncGenerator[SourceChunk, None]:
         jobs = iter(self._jobs)
-        while raws := [Raw(None, None, value) for value in islice(jobs, _CHUNK_OF_ITERABLE)]:
-            yield SourceChunk(self._options, raws)
+        while values := list(islice(jobs, _CHUNK_OF_ITERABLE)):
+            yield _chunk_of(self._options, values)
             await asyncio.sleep(0)
 
     async def count(self) -> int | None:
@@ -315,12 +323,12 @@ class _AsyncSource:
     async def chunks(self) -> AsyncGenerator[SourceChunk, None]:
         if self._kept is not None:
             for value in self._kept:
-                yield SourceChunk(self._options, [Raw(None, None, value)])
+                yield _chunk_of(self._options, [value])
             return
         jobs = aiter(self._jobs)
         try:
             async for value in jobs:
-                yield SourceChunk(self._options, [Raw(None, None, value)])
+                yield _chunk_of(self._options, [value])
         finally:
             if hasattr(jobs, "aclose"):
                 await jobs.aclose()
