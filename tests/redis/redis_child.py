@@ -1,7 +1,6 @@
 """A process that shares an account's limits: `redis_child.py API REDIS JSON`; one line on stdout for each outcome.
 
-Makes images until it is told to stop by SIGTERM or has made as many as `jobs` says. Without an API it takes so many
-places, tells of each, and holds them.
+Makes as many images as `jobs` says. Without an API it takes so many places, tells of each, and holds them.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from contextlib import aclosing
 
@@ -33,8 +31,6 @@ async def hold(redis: str, places: int, limits: dict) -> None:
 async def main(api: str, redis: str, jobs: int, limits: dict) -> None:
     if not api:
         await hold(redis, jobs, limits)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     source = (TextToImage(prompt=f"{os.getpid()} {n}") for n in range(jobs))
     async with RedisLimits(redis, **limits) as shared, QwenImageSession(api_key="k", base_url=api, limits=shared) as s:
         tell({"open": True})
@@ -42,8 +38,6 @@ async def main(api: str, redis: str, jobs: int, limits: dict) -> None:
             async for outcome in outcomes:
                 error = outcome.error
                 tell({"ok": outcome.ok, "error": error and type(error).__name__})
-                if stop.is_set():
-                    break
 
 
 if __name__ == "__main__":

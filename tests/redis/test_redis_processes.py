@@ -71,7 +71,7 @@ async def children(
     finally:
         for child in started:
             if child.process.returncode is None:
-                child.process.terminate()
+                child.process.kill()
         await asyncio.gather(*(child.ended() for child in started))
 
 
