@@ -94,6 +94,14 @@ async def test_a_permit_that_was_not_used_goes_to_somebody_else(a, b):
     assert len((await b(ask=5)).permits) == 1
 
 
+async def test_and_so_does_its_turn_in_the_pace(client):
+    a, b = (Asker(client, name, replace(RULES, limit=2, burst=0)) for name in "ab")  # one each 30 s
+    (permit,) = (await a(ask=1)).permits
+    assert (await b(ask=1)).permits == []
+    await a(end(permit, "unsent"))
+    assert len((await b(ask=1)).permits) == 1
+
+
 async def test_telling_twice_does_no_harm(a):
     permits = (await a(ask=10)).permits
     for _ in range(2):
