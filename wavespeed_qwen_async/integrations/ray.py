@@ -7,6 +7,7 @@ cluster. :class:`Generate` is a step of a Ray Data pipeline. docs/ray.md tells w
 from __future__ import annotations
 
 import asyncio
+import atexit
 import dataclasses
 import json
 import os
@@ -15,24 +16,112 @@ from typing import TYPE_CHECKING, Any
 
 from wavespeed_qwen_async._tasks import Tasks
 from wavespeed_qwen_async.errors import ConfigurationError
+from wavespeed_qwen_async.limits import Limits
+from wavespeed_qwen_async.session import QwenImageSession
 
 from ._ray.coordinator import Plan
-from ._ray.landing import is_remote
+from ._ray.generating import Home, Maker
+from ._ray.landing import Landing, is_remote
+from ._ray.rows import unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from wavespeed_qwen_async.bulk import BatchProgress, BatchSummary
+    from wavespeed_qwen_async.limits import Limiter
     from wavespeed_qwen_async.models import Job
 
     from ._ray.actors import Team
 
-__all__ = ["RayBatch"]
+__all__ = ["Generate", "RayBatch"]
 
 _OF_THE_COORDINATOR = frozenset(
     {"tier", "limits", "max_per_minute", "max_in_flight", "retry", "wait", "on_unknown", "rng"}
 )
 MANIFEST_NAME = "manifest.parquet"
+
+
+class Generate:
+    """A step of a Ray Data pipeline: rows with a job's columns in, the same rows with their images out.
+
+        rows = ray.data.read_json("prompts.jsonl").map_batches(
+            Generate,
+            fn_constructor_kwargs={"session": {"tier": "silver"}, "workers": 2},
+            compute=ray.data.ActorPoolStrategy(size=2, max_concurrent_calls_per_actor=16),
+            batch_size=16,
+        )
+
+    The columns of `TextToImage` and `Edit` (``prompt``, ``size``, ``loras``, ``seed``, ``image``, ...) are the job, all
+    others are passed on. Added are ``bytes`` or, with ``out``, ``file``; ``outcome`` (``"made"`` or ``"failed"``),
+    ``billed`` (``"no"``, ``"yes"``, ``"unknown"``), ``error``, ``prediction_id``, ``seed`` as it was drawn, ``price``
+    in USD, ``seconds`` in all and ``inference_ms``. Each actor has one session, in an event loop of its own. An error
+    after which no job can succeed, such as a wrong key, is raised.
+
+    Ray Data runs the batches of an actor or node that it lost again, and these images are then paid again. Where that
+    matters run a :class:`RayBatch` and go on from its manifest.
+
+    Args:
+        out: Folder or URL of fsspec's to put images into; None: into the column ``bytes``.
+        storage: Options of fsspec's for ``out``.
+        session: Options of `QwenImageSession`. Leave the key to the environment (``WAVESPEED_API_KEY``).
+        workers: Among how many actors the account's limits are shared, in equal parts: the pool's size.
+        limits: Makes limits instead, such as a `RedisLimits` that all actors share; then ``workers`` is not needed.
+
+    Raises:
+        ConfigurationError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        storage: Mapping[str, Any] | None = None,
+        session: Mapping[str, Any] | None = None,
+        workers: int = 1,
+        limits: Callable[[], Limiter] | None = None,
+    ) -> None:
+        options = dict(session or {})
+        options["limits"] = limits() if limits is not None else _share_of(options, workers)
+        self._session = QwenImageSession(**options)
+        self._maker = Maker(self._session, None if out is None else Landing(os.fspath(out), storage or {}))
+        self._home = Home()
+        self._opening: asyncio.Task[Any] | None = None
+        atexit.register(self.close)  # Ray tells a step of nothing when its actor ends
+
+    async def __call__(self, batch: Any) -> Any:
+        """A batch with its images: of the kind that was given."""
+        rows, packed = unpacked(batch)
+        return packed(await self._home.run(self._all(rows)))
+
+    def close(self) -> None:
+        """End the session, where the process does not end with the pipeline as an actor's does. Blocks."""
+        atexit.unregister(self.close)
+        if not self._home.closed:
+            asyncio.run(self._home.run(self._session.close()))
+            self._home.close()
+
+    async def _all(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._session.__aenter__())
+        await asyncio.shield(self._opening)
+        return await self._maker.all(rows)
+
+
+def _share_of(options: dict[str, Any], workers: int) -> Limits | Limiter:
+    """One worker's part of the account's limits, taken out of a session's options."""
+    if workers < 1:
+        raise ConfigurationError(f"workers = {workers!r}: give 1 or more")
+    given: Limits | Limiter | None = options.pop("limits", None)
+    names = ("tier", "max_per_minute", "max_in_flight")
+    tier, per_minute, in_flight = (options.pop(name, None) for name in names)
+    whole = given or Limits.for_tier(tier, max_per_minute=per_minute, max_in_flight=in_flight)
+    if workers == 1:
+        return whole
+    if given is not None:
+        raise ConfigurationError("limits: with workers= give the session tier= or max_per_minute= and max_in_flight=")
+    if min(whole.max_per_minute, whole.max_in_flight) < workers:
+        raise ConfigurationError(f"workers = {workers!r}: the account allows too little for so many")
+    return Limits(max_per_minute=whole.max_per_minute // workers, max_in_flight=whole.max_in_flight // workers)
 
 
 class RayBatch:
