@@ -272,9 +272,9 @@ def parsed(body: bytes) -> Any:
     """What the JSON says, None where it is none. Half characters, which JSON can write, are replaced."""
     try:
         return from_json(body, cache_strings="keys")
-    except ValueError:  # also a byte order mark and half characters, which the standard library reads
+    except ValueError:  # also a byte order mark, half characters and 200 levels, which the standard library reads
         try:
-            return from_json(json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace"))
+            return json.loads(json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return None
 

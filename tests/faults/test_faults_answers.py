@@ -24,6 +24,7 @@ def answer(body: str, status: int = 200, **headers: str) -> _answers.Answer:
         '{"id":"p1","outputs":["\\ud800"]}',
         '{"id":"p1","\\ud800":1}',
         '{"id":"p1","error":' + "[" * 100 + "]" * 100 + "}",
+        '{"id":"p1","error":' + "[" * 400 + "]" * 400 + "}",  # deeper than pydantic's parser reads
     ],
 )
 @pytest.mark.parametrize("code", [200, 400, 429, 5004])
