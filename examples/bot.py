@@ -110,8 +110,8 @@ async def main(*, emulated: bool) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     async with Emulator(speed=4) if emulated else contextlib.nullcontext() as emulator:
-        account = {"base_url": emulator.url, "api_key": "none"} if emulator else {}
-        async with QwenImageSession(**account) as session, asyncio.TaskGroup() as group:
+        base_url, api_key = (emulator.url, "none") if emulator else (None, None)
+        async with QwenImageSession(base_url=base_url, api_key=api_key) as session, asyncio.TaskGroup() as group:
             bot = Bot(session, say, group)
             while message := await messages.get():
                 user, _, text = message.partition(":")

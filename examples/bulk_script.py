@@ -21,15 +21,15 @@ from wavespeed_qwen_async.emulator import Emulator
 
 async def main(source: str, out: str, *, budget: float | None = None, emulated: bool = False) -> int:
     async with Emulator(speed=4) if emulated else contextlib.nullcontext() as emulator:
-        account = {"base_url": emulator.url, "api_key": "none"} if emulator else {}
-        async with QwenImageSession(**account) as session:
+        base_url, api_key = (emulator.url, "none") if emulator else (None, None)
+        async with QwenImageSession(base_url=base_url, api_key=api_key) as session:
             batch = Batch(source, out, session, budget=budget)
             plan = await batch.plan()
             print(f"{plan.new} images to make for ${plan.cost:.2f}, {plan.resumable} to collect that are paid")
             stop_gently(batch)
             async with contextlib.aclosing(batch.run()) as outcomes:
                 async for outcome in outcomes:
-                    if outcome.ok:
+                    if outcome.error is None:
                         print(f"{batch.progress().done}: {outcome.path}")
                     else:
                         print(f"line {outcome.line}: {outcome.error} (billed: {outcome.error.billed})", file=sys.stderr)

@@ -23,8 +23,8 @@ CHANGES = ("make it a winter night with falling snow", "add a small wooden cabin
 async def main(*prompts: str, out: str = "pipeline", emulated: bool = False) -> None:
     folder = Path(out)
     async with Emulator(speed=4) if emulated else contextlib.nullcontext() as emulator:
-        account = {"base_url": emulator.url, "api_key": "none"} if emulator else {}
-        async with QwenImageSession(**account) as session, asyncio.TaskGroup() as group:
+        base_url, api_key = (emulator.url, "none") if emulator else (None, None)
+        async with QwenImageSession(base_url=base_url, api_key=api_key) as session, asyncio.TaskGroup() as group:
             chains = iter(enumerate(prompts))  # shared: each worker takes the next one
             for _ in range(min(len(prompts), session.limits.max_in_flight)):
                 group.create_task(work(session, chains, folder, group))

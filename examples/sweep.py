@@ -19,8 +19,8 @@ from wavespeed_qwen_async.emulator import Emulator
 async def main(prompt: str, *loras: str, out: str = "sweep", emulated: bool = False) -> None:
     sweep = Sweep(prompt=prompt, lora=[*loras, "none"], size="1024x1024")
     async with Emulator(speed=4) if emulated else contextlib.nullcontext() as emulator:
-        account = {"base_url": emulator.url, "api_key": "none"} if emulator else {}
-        async with QwenImageSession(**account) as session:
+        base_url, api_key = (emulator.url, "none") if emulator else (None, None)
+        async with QwenImageSession(base_url=base_url, api_key=api_key) as session:
             batch = Batch(sweep, out, session, budget=5.00)
             plan = await batch.plan()
             print(f"{plan.new} images, ${plan.cost:.2f}")

@@ -32,6 +32,10 @@ def test_each_runs_without_a_key(tmp_path):
     pipeline = typed("edit_pipeline.py", "--emulator", cwd=tmp_path)
     assert pipeline.returncode == 0, pipeline.stderr
     assert len(list((tmp_path / "pipeline").glob("*.jpg"))) == 6
+    sweep = typed("sweep.py", "--emulator", cwd=tmp_path)
+    assert sweep.returncode == 0, sweep.stderr
+    assert sweep.stdout.splitlines()[0] == "9 images, $0.23"  # two LoRAs at four scales, and none
+    assert (tmp_path / "sweep" / "contact-sheet.png").exists()
     command = [sys.executable, str(EXAMPLES / "bot.py"), "--emulator"]
     said = "ann: !draw a fox\nbob: !draw an owl\nnobody\ncyd: hello\nann: !draw a badger\n"
     bot = subprocess.run(command, input=said, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
