@@ -100,19 +100,23 @@ async def batch(
         return tell_plan(run, await batch.plan())
     report = Report(run, batch, out)
     code = await report.follow()
-    if report.to_be_shown and gallery is not False:
+    lines = report.to_be_shown
+    if lines and gallery is not False:
         again = read_source(source, prompt=prompt)
-        await gallery_after(run, out, jobs=report.to_be_shown, sources=lambda: _images_of(again))
+        await gallery_after(run, out, jobs=lines, sources=lambda: _images_of(again, lines))
     return code
 
 
-async def _images_of(source: JobSource) -> list[Path]:
+async def _images_of(source: JobSource, lines: int) -> list[Path]:
     """The source images of edits: results.jsonl tells their names, not where they lie."""
     found: list[Path] = []
     try:
         async with aclosing(source.chunks()) as chunks:
             async for chunk in chunks:
-                found += await aside(_images_in, chunk)
+                found += await aside(_images_in, chunk.first(lines))
+                lines -= len(chunk)
+                if lines <= 0:
+                    break
     finally:
         await source.close()
     return found
