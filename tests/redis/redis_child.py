@@ -34,6 +34,7 @@ async def main(api: str, redis: str, jobs: int, limits: dict) -> None:
     source = (TextToImage(prompt=f"{os.getpid()} {n}") for n in range(jobs))
     async with RedisLimits(redis, **limits) as shared, QwenImageSession(api_key="k", base_url=api, limits=shared) as s:
         tell({"open": True})
+        await asyncio.to_thread(sys.stdin.readline)  # all begin together
         async with aclosing(s.stream(source)) as outcomes:
             async for outcome in outcomes:
                 error = outcome.error

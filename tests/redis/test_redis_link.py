@@ -223,6 +223,19 @@ async def test_a_short_outage_is_waited_for():
         assert not any(asked["shared"] for asked in played.asked)
 
 
+async def test_a_redis_that_is_down_is_asked_once_a_second_whoever_comes():
+    played = Played()
+    played.up = False
+    async with linked(played, grace=60.0) as link:
+        waiters = []
+        for _ in range(100):
+            waiters.append(asyncio.create_task(link.permits.start(again=False)))
+            await asyncio.sleep(0.1)
+        assert 10 <= len(played.asked) <= 24
+        played.up = True
+        await asyncio.gather(*waiters)
+
+
 async def test_share_sends_nothing_for_a_window_then_its_share_and_says_so():
     played = Played()
     async with linked(played, shares=True, grace=1.0) as link:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+PIPE = asyncio.subprocess.PIPE
 CHILD = Path(__file__).with_name("redis_child.py")
 
 
@@ -60,13 +61,15 @@ async def children(
     started = [
         Child(
             await asyncio.create_subprocess_exec(
-                sys.executable, str(CHILD), api.url, redis_url, arguments, stdout=asyncio.subprocess.PIPE
+                sys.executable, str(CHILD), api.url, redis_url, arguments, stdin=PIPE, stdout=PIPE
             )
         )
         for _ in range(count)
     ]
     try:
         await asyncio.gather(*(child.opened() for child in started))
+        for child in started:
+            child.process.stdin.write(b"\n")
         yield started
     finally:
         for child in started:
@@ -137,7 +140,7 @@ async def test_redis_is_killed_in_mid_run_and_comes_back_empty(server):
 async def test_the_places_of_a_killed_process_come_back(server):
     rules = {"max_per_minute": 60, "max_in_flight": 3, "lease": 1.5, "trust_empty": True}
     arguments = [sys.executable, str(CHILD), "", server.url, json.dumps({"jobs": 3, "limits": rules})]
-    holder = Child(await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE))
+    holder = Child(await asyncio.create_subprocess_exec(*arguments, stdout=PIPE))
     await until(lambda: len(holder.lines) == 3)
     async with RedisLimits(server.url, **rules) as limits:
         waiting = asyncio.create_task(limits.acquire())
