@@ -35,6 +35,12 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+def test_every_page_is_in_the_navigation_once():
+    nav = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+    pages = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
+    assert sorted(set(pages)) == sorted(pages)
+
+
 @pytest.mark.timeout(300)
 def test_every_page_is_there(site):
     pages = [path for path in DOCS.rglob("*.md") if "_site" not in path.parts]
