@@ -68,7 +68,7 @@ def test_a_sweep_is_followed_by_the_next_after_half_a_second_and_never_by_two_at
     assert make_plan(many(50), NOW + 0.5, outlook).sweeps
 
 
-@pytest.mark.parametrize(("ripe", "pages", "seconds"), [(3, 1, 4 / 3), (8, 1, 0.5), (300, 2, 0.5), (300, 30, 4.5)])
+@pytest.mark.parametrize(("ripe", "pages", "seconds"), [(3, 1, 4 / 3), (8, 1, 0.5), (300, 2, 0.5), (300, 30, 3.0)])
 def test_few_jobs_and_many_pages_are_swept_less_often(ripe, pages, seconds):
     assert sweep_interval(ripe, pages) == pytest.approx(seconds)
 
@@ -312,3 +312,15 @@ def test_a_page_is_asked_for_with_a_margin_at_both_ends():
 def test_plans_are_made_less_often_the_more_there_is_to_read():
     assert pause_between_plans(1) < 0.01
     assert 0.1 < pause_between_plans(10_000) < 0.5
+
+
+def test_a_pace_tells_once_that_jobs_have_come_to_take_longer():
+    pace = Paces(random.Random(1))["edit"]
+    assert not pace.slower()
+    for _ in range(64):
+        pace.learn(90.0, missed=85.0)
+    assert pace.slower()
+    assert not pace.slower()
+    for _ in range(64):
+        pace.learn(5.0, missed=4.0)
+    assert not pace.slower()

@@ -133,6 +133,21 @@ async def test_a_straggler_does_not_stretch_the_window(server):
     assert server.requests["list"] < 1.6 * 2 * 150
 
 
+async def test_jobs_that_take_longer_than_was_thought_are_no_stragglers(server):
+    async with keeping(server) as keeper:
+        ends = Ends()
+        for index in range(
+            1500
+        ):  # when the first of them ends, at 60 s, all others were submitted as jobs of 6 to 10 s
+            keeper.watch(server.submitted(f"p{index}", 60.0 + index * 37 % 600 / 10), ends.take(f"p{index}"))
+            await asyncio.sleep(0.03)
+        await asyncio.sleep(130)
+    late = delays(server, ends)
+    assert len(late) == 1500
+    assert late[-1] < 2.5  # one taken for a straggler would wait for its turn to be checked singly
+    assert server.requests["result"] < 120
+
+
 async def test_predictions_of_yesterday_do_not_make_the_list_long(server):
     """Ten thousand others lie between them and ours: they are checked singly, and ours are told by the list."""
     for index in range(10_000):

@@ -21,6 +21,7 @@ _SEED_EDIT = tuple(6.0 + 6.0 * step / 7 for step in range(8))
 _REMEMBERED = 64
 _REFRESH = 8
 _UNMISSED = 0.7
+_MUCH = 1.1
 
 
 class Schedule(NamedTuple):
@@ -50,6 +51,7 @@ class Pace:
         self._durations = list(seed)
         self._fresh = 0
         self._schedule = _schedule(sorted(self._durations))
+        self._told = self._schedule.late
 
     @property
     def schedule(self) -> Schedule:
@@ -58,6 +60,14 @@ class Pace:
             self._fresh = 0
             self._schedule = _schedule(sorted(self._durations))
         return self._schedule
+
+    def slower(self) -> bool:
+        """Whether jobs have come to take much longer since this was last asked."""
+        late = self.schedule.late
+        if late <= _MUCH * self._told:
+            return False
+        self._told = late
+        return True
 
     def learn(self, seen: float, *, missed: float = 0.0, told: float | None = None) -> None:
         """Take in a job found completed at age ``seen``.

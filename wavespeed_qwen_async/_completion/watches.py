@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from wavespeed_qwen_async.errors import WaveSpeedError
 
+    from .pace import Schedule
     from .plan import Window
 
 __all__ = ["Book", "Watch"]
@@ -159,7 +160,17 @@ class Book:
         told = took / 1000 if isinstance(took, int | float) and took > 0 else None
         if told is None and self.patient and not pushed:
             return  # asked for so late that its age says nothing
-        self.paces[entry.model].learn(now - entry.born, missed=max(0.0, entry.missed - entry.born), told=told)
+        pace = self.paces[entry.model]
+        pace.learn(now - entry.born, missed=max(0.0, entry.missed - entry.born), told=told)
+        if pace.slower():
+            self._postpone(entry.model, pace.schedule)
+
+    def _postpone(self, model: str, schedule: Schedule) -> None:
+        """Jobs of a model take longer than was thought when these were submitted: they are not late yet."""
+        patience = 2.0 if self.patient else 1.0
+        for entry in self.entries.values():
+            if entry.model == model:
+                entry.late = max(entry.late, entry.born + schedule.late * patience)
 
     def _miss_push(self) -> None:
         self.unpushed += 1
