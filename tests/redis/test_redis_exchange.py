@@ -42,8 +42,9 @@ def end(permit, kind="worked", *, ago=0.0, episode=0, retry_after=None):
 
 async def granted(asker, **question):
     """The first answer that holds a permit."""
-    while not (answer := await asker(**question)).permits:  # noqa: ASYNC110 - what Redis' clock lets go
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while not (answer := await asker(**question)).permits:  # noqa: ASYNC110 - what Redis' clock lets go
+            await asyncio.sleep(0.02)
     return answer
 
 
@@ -271,8 +272,9 @@ async def test_a_lease_that_is_not_renewed_ends(client):
     await a(in_use=3)
     await asyncio.sleep(1.2)  # beyond the first
     assert (await b(waiting=3)).places == 0
-    while (await b(waiting=3)).places == 0:  # noqa: ASYNC110 - until Redis' clock has it
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while (await b(waiting=3)).places == 0:  # noqa: ASYNC110 - until Redis' clock has it
+            await asyncio.sleep(0.02)
     assert asyncio.get_running_loop().time() - renewed > 1.9
     assert (await b(waiting=3)).places == 3
 
