@@ -326,6 +326,8 @@ async def test_unknown_ones_are_left_looked_for_again_and_sent_again_only_when_a
     assert batch.summary().unknown == 1
     batch, outcomes = await run(source, resubmit_unknown=True)
     assert [outcome.ok for outcome in outcomes] == [True]
+    assert not outcomes[0].resumed
+    assert batch.summary().cost == pytest.approx(0.025), "this run paid it"
     assert len(emulator.ledger.accepted) == 4
     assert batch.summary().unknown == 0
     assert sorted(line["status"] for line in results(folder)) == ["saved"] * 4

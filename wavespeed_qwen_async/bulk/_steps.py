@@ -170,8 +170,8 @@ class Steps:
             self._land(flight, entry)
 
     async def _send_again(self, flight: Flight, entry: Entry) -> None:
-        entry.state = State.NEW
-        entry.sent = True
+        entry.state, entry.sent, entry.resumed = State.NEW, True, False
+        self._work.tally.spent += entry.price
         await self._send(flight, entry)
 
     async def _not_sent(self, flight: Flight, entry: Entry, error: WaveSpeedError | None) -> None:
