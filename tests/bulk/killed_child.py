@@ -78,6 +78,8 @@ async def main(url: str, source: str, folder: str) -> None:
     async with QwenImageSession(api_key="k", base_url=url, limits=limits, retry=retry) as session:
         session._engine.reconciler.patience = PATIENCE
         batch = Batch(Path(source), Path(folder), session, max_in_flight=int(os.environ.get("IN_FLIGHT", "300")))
+        sys.stdout.write("begins\n")
+        sys.stdout.flush()
         async with aclosing(batch.run()) as outcomes:
             async for _ in outcomes:
                 pass
