@@ -21,7 +21,10 @@ import wavespeed_qwen_async
 from wavespeed_qwen_async import QwenImageSession
 
 # Their code runs in tests of their own.
-ELSEWHERE = {"docs/testing.md": "tests/testing/test_testing_plugin.py"}
+ELSEWHERE = {
+    "docs/ray.md": "tests/on_ray/test_ray_pipeline.py",
+    "docs/testing.md": "tests/testing/test_testing_plugin.py",
+}
 
 # What a shell on a reader's machine has and the test's must not do again: the packages are installed, the key leads to
 # the test's emulator, questions are answered, and an emulator is ended once it listens. The one inside a command takes

@@ -26,7 +26,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_METRICS": "1", "RAY_DEDUP_LOGS": "0"}
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_METRICS": "1", "RAY_raylet_start_wait_time_s": "180"}
 STORE = 80 * 2**20  # bytes of each node's object store; Ray takes no less than 75 MB
 SERVE = """
 import json, sys

@@ -170,7 +170,7 @@ class Desk:
         self._workers[name] = _Worker(place, name, loop.time())
         self._some.set()
         if self._sweeper is None and not self._over:
-            self._sweeper = loop.call_later(self._lease / 4, self._sweep)
+            self._sweeper = loop.call_later(min(1.0, self._lease / 4), self._sweep)
         return self.life
 
     async def take(self, name: str, received: int, room: int) -> Handful | None:
