@@ -56,7 +56,7 @@ def pages_to_run():
     for page in PAGES:
         languages = {block.language for block in blocks_of(page) if not block.mark}
         if name_of(page) not in ELSEWHERE and languages & {"python", *SHELL}:
-            yield pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if languages & SHELL else [])
+            yield pytest.param(page, id=name_of(page), marks=[pytest.mark.commands] if languages & SHELL else [])
 
 
 @pytest.mark.timeout(300)  # a page of commands starts many processes
