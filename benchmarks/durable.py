@@ -62,7 +62,7 @@ def prompts(count: int):
 
 
 async def without_journal(url: str, folder: Path, count: int) -> float:
-    """The same work by `stream`: submitted, awaited, saved, as many at a time."""
+    """The same work by `stream`: submitted, awaited, saved with its making written into it, as many at a time."""
     async with opened(url) as session:
         room, saving = asyncio.Semaphore(64), set()
 
@@ -83,7 +83,7 @@ async def without_journal(url: str, folder: Path, count: int) -> float:
 
 async def with_journal(url: str, folder: Path, count: int) -> float:
     async with opened(url) as session:
-        batch = Batch(prompts(count), folder, session, provenance=False)
+        batch = Batch(prompts(count), folder, session)
         began = time.perf_counter()
         async with aclosing(batch.run()) as outcomes:
             async for outcome in outcomes:
