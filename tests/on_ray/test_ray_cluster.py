@@ -38,7 +38,7 @@ def assert_each_once(report, jobs):
 
 
 def test_three_nodes_use_the_accounts_limit_and_never_more():
-    report = report_of("--jobs", 3000, "--limit", 500, "--slots", 300, "--window", 12)
+    report = report_of("--jobs", 3000, "--limit", 500, "--slots", 300, "--window", 30)
     assert_each_once(report, 3000)
     assert report["used"] >= 0.95
 
