@@ -291,10 +291,17 @@ class _FileLanding:
 
     def _embedded(self, part: PartFile, provenance: Provenance) -> PartFile:
         """A second part file, the first with its splices made."""
-        changes = splices(part.read, part.size, provenance)
+        read = part.read
+        if part.size <= CHUNK:  # read once: each small read of a file hands the interpreter to another thread and back
+            whole = part.read(0, part.size)
+
+            def read(offset: int, length: int) -> bytes:
+                return whole[offset : offset + length]
+
+        changes = splices(read, part.size, provenance)
         self._part = PartFile(self._target.parent)
         try:
-            for piece in pieces(part.read, part.size, changes, CHUNK):
+            for piece in pieces(read, part.size, changes, CHUNK):
                 self._part.write([piece])
         finally:
             part.discard()
