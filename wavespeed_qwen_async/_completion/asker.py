@@ -69,6 +69,7 @@ class Asker:
         self._told_singly = False
         self._told: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._planned = -math.inf
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -80,10 +81,11 @@ class Asker:
             return
         when = max(when, self._planned + plan.pause_between_plans(len(self._book.entries)))
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._act, context=self._context)
+        self._timer_at = when  # uvloop's handles do not tell it where it has passed
 
     def begin(self, now: float) -> None:
         """The first prediction after a rest: nothing can have failed yet."""

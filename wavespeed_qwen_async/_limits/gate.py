@@ -48,6 +48,7 @@ class Gate:
         self._line: Line[Send] = Line()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._now = 0.0
         self._shift = 0.0
 
@@ -201,12 +202,13 @@ class Gate:
     def _wake_at(self, due: float) -> None:
         when = due - self._shift
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return  # early is well: it will look again
             self._timer.cancel()
             self._timer = None
         if self._loop is not None and not self._loop.is_closed():
             self._timer = self._loop.call_at(when, self._on_timer)
+            self._timer_at = when  # uvloop's handles do not tell it where it has passed
 
     def _on_timer(self) -> None:
         self._timer = None
