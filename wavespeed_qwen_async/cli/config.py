@@ -110,7 +110,7 @@ class Configuration:
     """
 
     def __init__(self, found: Mapping[str, Value], files: tuple[Path, ...]) -> None:
-        self.found = dict(found)
+        self.found: dict[str, Value] = dict(found)
         self.files = files
 
     @classmethod

@@ -29,7 +29,7 @@ class View:
     """What can be seen of a batch: asked a few times a second, however many jobs end."""
 
     def __init__(self, look: Callable[[], BatchProgress], limits: Callable[[], LimitsSnapshot]) -> None:
-        self.recent = Recent()
+        self.recent: Recent = Recent()
         self.progress = look
         self.limits = limits
         self._pace = Pace()

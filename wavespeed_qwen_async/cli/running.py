@@ -124,11 +124,22 @@ def execute(
                 configuration = Configuration.load()
                 settings, given = configuration.settle(settings), configuration.fill(given)
             work = functools.partial(function, **given)
-            return int(asyncio.run(Run(settings, output).supervise(work, needs_session=needs_session)))
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                return int(runner.run(Run(settings, output).supervise(work, needs_session=needs_session)))
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
         except Exception as error:  # noqa: BLE001 - the one place where errors end: a line, a code, no traceback
             return output.failed(error)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: the extra ``[uvloop]``."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra of the package, so it may be missing
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def _emulator(settings: Settings) -> Emulator:
