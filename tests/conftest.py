@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import BlockBuster
 
+from wavespeed_qwen_async import Limits, QwenImageSession
+from wavespeed_qwen_async.emulator import Emulator
 from wavespeed_qwen_async.testing import plugin
 from wavespeed_qwen_async.testing.clock import VirtualClockLoop
 
@@ -105,3 +108,37 @@ class _Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+async def emulator(request):
+    """An emulator on virtual time that renders and limits nothing, but for what a mark asks for."""
+    marker = request.node.get_closest_marker("wavespeed_emulator")
+    async with Emulator(**{"tier": None, "blank": True} | (marker.kwargs if marker else {})) as running:
+        yield running
+
+
+@pytest.fixture
+def most_in_flight() -> int:
+    """How many jobs the sessions of a folder's tests have in flight, where a test doesn't say."""
+    return 300
+
+
+@pytest.fixture
+def opened(emulator, most_in_flight):
+    """Make a session on the emulator, as generous as a test needs; tests enter it themselves."""
+
+    def make(seed=7, **options) -> QwenImageSession:
+        if not {"limits", "tier"} & set(options):
+            options["limits"] = Limits(
+                max_per_minute=60_000, max_in_flight=options.pop("max_in_flight", most_in_flight)
+            )
+        return QwenImageSession(**{"api_key": "k", "base_url": emulator.url, "rng": random.Random(seed)} | options)
+
+    return make
+
+
+@pytest.fixture
+async def session(opened):
+    async with opened() as running:
+        yield running

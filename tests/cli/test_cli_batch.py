@@ -368,6 +368,7 @@ def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(command, wavespeed_emulator, j
 def test_ctrl_c_while_it_starts_shows_nothing_of_its_inside():
     early = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell of these tests ignores
 class Early:
     def find_spec(self, name, *_):
         if name == "wavespeed_qwen_async.cli.app":

@@ -1,4 +1,4 @@
-"""An emulator, and clusters without Ray on it, on virtual time."""
+"""Clusters without Ray on the emulator, on virtual time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from ray_local import Cluster
-
-from wavespeed_qwen_async.emulator import Emulator
-
-
-@pytest.fixture
-async def emulator(request):
-    marker = request.node.get_closest_marker("wavespeed_emulator")
-    async with Emulator(**{"tier": None, "blank": True} | (marker.kwargs if marker else {})) as running:
-        yield running
 
 
 @pytest.fixture
