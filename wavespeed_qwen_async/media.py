@@ -155,7 +155,8 @@ class Media:
         self._admit(output)
         landing = _FileLanding(self._workers, Path(path), output, overwrite=overwrite)
         try:
-            await self._workers.run(landing.prepare, self._swept)
+            if not landing.prepared(self._swept):
+                await self._workers.run(landing.prepare, self._swept)
             await self._downloader.fetch(output, landing, await self._inline(output))
             await self._workers.run(landing.finish, provenance if self._embed else None)
         finally:
@@ -226,12 +227,17 @@ class _FileLanding:
 
     def __init__(self, workers: Workers, target: Path, output: Output, *, overwrite: bool) -> None:
         self._workers = workers
+        self._folder = target.parent
         self._target = target
         self._output = output
         self._overwrite = overwrite
         self._pieces: list[bytes] = []
         self._held = 0
         self._part: PartFile | None = None
+
+    def prepared(self, swept: set[Path]) -> bool:
+        """Whether others went before into the same folder, so that a thread need not be asked to look."""
+        return self._overwrite and self._folder in swept
 
     def prepare(self, swept: set[Path]) -> None:
         """Make the folder and clear it of what killed processes left there; see early what would fail late."""
@@ -243,8 +249,8 @@ class _FileLanding:
                 raise FileExistsError
             folder = self._target.parent
             _make_folder(folder)
-            if folder not in swept:
-                swept.add(folder)
+            if self._folder not in swept:
+                swept.add(self._folder)
                 sweep(folder)
         except OSError as error:
             raise self._failed(error) from error
@@ -263,6 +269,9 @@ class _FileLanding:
     def finish(self, provenance: Provenance | None) -> None:
         """Write the rest, and bring the whole under its name."""
         try:
+            if provenance is not None and self._part is None:  # all of it is still here: then it is written once
+                self._splice(provenance)
+                provenance = None
             self._write()
             part = self._written()
             if provenance is not None:
@@ -286,22 +295,28 @@ class _FileLanding:
 
     def _written(self) -> PartFile:
         if self._part is None:
-            self._part = PartFile(self._target.parent)
+            try:
+                self._part = PartFile(self._target.parent)
+            except FileNotFoundError:  # the folder was taken away since another image went there
+                _make_folder(self._target.parent)
+                self._part = PartFile(self._target.parent)
         return self._part
+
+    def _splice(self, provenance: Provenance) -> None:
+        """Change the pieces held in memory, which are the whole image."""
+        whole = b"".join(self._pieces)
+
+        def read(offset: int, length: int) -> bytes:
+            return whole[offset : offset + length]
+
+        self._pieces = list(pieces(read, len(whole), splices(read, len(whole), provenance), CHUNK))
 
     def _embedded(self, part: PartFile, provenance: Provenance) -> PartFile:
         """A second part file, the first with its splices made."""
-        read = part.read
-        if part.size <= CHUNK:  # read once: each small read of a file hands the interpreter to another thread and back
-            whole = part.read(0, part.size)
-
-            def read(offset: int, length: int) -> bytes:
-                return whole[offset : offset + length]
-
-        changes = splices(read, part.size, provenance)
+        changes = splices(part.read, part.size, provenance)
         self._part = PartFile(self._target.parent)
         try:
-            for piece in pieces(read, part.size, changes, CHUNK):
+            for piece in pieces(part.read, part.size, changes, CHUNK):
                 self._part.write([piece])
         finally:
             part.discard()
