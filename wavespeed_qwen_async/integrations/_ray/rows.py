@@ -52,7 +52,7 @@ def _as_arrays(rows: Rows) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows]
-        column = np.empty(len(values), dtype=object)
+        column: Any = np.empty(len(values), dtype=object)
         column[:] = values
         columns[name] = column if None in values or _is_odd(values[0]) else np.array(values)
     return columns
