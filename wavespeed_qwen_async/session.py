@@ -6,10 +6,10 @@ import functools
 import logging
 import os
 import random
-from datetime import timedelta
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
-from . import _answers, _wire
+from . import _account, _answers, _wire
 from ._api import Api
 from ._engine import Engine
 from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
@@ -17,7 +17,7 @@ from ._retry import Retry
 from ._stream import Flow
 from ._tasks import Tasks
 from ._transport import DEFAULT_BASE_URL, Transport
-from .errors import ConfigurationError, InvalidResponseError, NotFoundError, SessionClosedError
+from .errors import ConfigurationError, SessionClosedError
 from .media import Media
 from .models import Edit, TextToImage, as_job
 from .predictions import Output, Prediction
@@ -25,7 +25,7 @@ from .provenance import Provenance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
     from typing import Any, BinaryIO, Self
@@ -48,7 +48,6 @@ __all__ = ["QwenImageSession"]
 _logger = logging.getLogger(__name__)
 
 _CLOSING_GRACE = 10.0  # seconds for submits under way to tell the ids of what they paid
-PRICE_ON_THE_PAGES = 0.025  # USD an image, per both pages; asked of the API first
 
 
 class QwenImageSession:
@@ -385,20 +384,12 @@ class QwenImageSession:
     ) -> AsyncGenerator[Prediction, None]:
         """The account's predictions of the last 7 days, newest first, page by page as they are wanted."""
         self._engine.check_open()
-        page = 1
-        while True:
-            request = _wire.list_request(
-                page=page, model=model, status=status, created_after=created_after, created_before=created_before
-            )
-            found = await self._api.ask(request, _answers.read_page)
-            if page == 1 and created_before is None and found and found[0].created_at is not None:
-                # New predictions would push those of page 1 onto page 2; the last digits of the time are cut off.
-                created_before = found[0].created_at + timedelta(microseconds=1)
-            for prediction in found:
+        listed = _account.listed(
+            self._api, model=model, status=status, created_after=created_after, created_before=created_before
+        )
+        async with aclosing(listed):
+            async for prediction in listed:
                 yield prediction.bound(None, self)
-            if len(found) < _wire.MAX_PAGE_SIZE:
-                return
-            page += 1
 
     async def delete(self, *predictions: Prediction | str) -> int:
         """Remove records of predictions; gives how many were. It neither stops nor refunds a running one."""
@@ -414,11 +405,4 @@ class QwenImageSession:
     async def price(self, job: Job | Mapping[str, Any]) -> Price:
         """What one image of this job costs: as the API says, else $0.025, the figure of both pages."""
         self._engine.check_open()
-        job = as_job(job)
-        inputs = _wire.inputs_of(job, [source for source in job.sources if isinstance(source, str)])
-        for request in (_wire.price_request, _wire.unit_price_request):
-            try:
-                return await self._api.ask(request(job.model_id, inputs), _answers.read_price)
-            except (NotFoundError, InvalidResponseError):
-                continue
-        return _answers.Price(PRICE_ON_THE_PAGES, source="pages")
+        return await _account.price_of(self._api, as_job(job))

@@ -22,7 +22,7 @@ LAYERS = [
     {"_transport", "_limits", "limits"},
     {"_api"},
     {"_media", "provenance"},
-    {"_completion", "_matching", "_reconcile", "media", "webhooks"},
+    {"_account", "_completion", "_matching", "_reconcile", "media", "webhooks"},
     {"_engine", "_stream", "_options"},
     {"session"},
     {"bulk"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from wavespeed_qwen_async._account import PRICE_ON_THE_PAGES
 from wavespeed_qwen_async._answers import Price
 from wavespeed_qwen_async._stream import FATAL
 from wavespeed_qwen_async.errors import ConfigurationError, WaveSpeedError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Prices", "dollars", "micro"]
 
 MICRO = 1_000_000
-PRICE_ON_THE_PAGES = Price(0.025, source="pages")  # per both pages, where the API does not tell
+_ON_THE_PAGES = Price(PRICE_ON_THE_PAGES, source="pages")  # where the API does not tell
 
 
 def micro(amount: float) -> int:
@@ -104,6 +105,6 @@ class Prices:
             except FATAL:
                 raise
             except WaveSpeedError:
-                price = PRICE_ON_THE_PAGES
+                price = _ON_THE_PAGES
             self._known[kind] = price
         return price

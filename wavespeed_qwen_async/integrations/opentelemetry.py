@@ -16,10 +16,10 @@ try:
 except ImportError:  # pragma: no cover - the tests have it
     raise ImportError("OpenTelemetry is not installed: pip install 'wavespeed-qwen-async[opentelemetry]'") from None
 
+from wavespeed_qwen_async._account import PRICE_ON_THE_PAGES
 from wavespeed_qwen_async._version import __version__
 from wavespeed_qwen_async.errors import NotSentError, PredictionFailed, RateLimitError, WaveSpeedError
 from wavespeed_qwen_async.predictions import Prediction
-from wavespeed_qwen_async.session import PRICE_ON_THE_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
