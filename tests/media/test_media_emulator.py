@@ -129,7 +129,7 @@ async def test_both_ways_of_an_output_and_its_provenance(tmp_path, output_format
 
 @pytest.mark.slow
 async def test_a_thousand_rendered_outputs_through_every_fault(tmp_path) -> None:
-    async with Emulator(blank=True, seed=3) as emulator, session(emulator) as made:
+    async with Emulator(blank=True, seed=3) as emulator, session(emulator, media={"embed": False}) as made:
         jobs = [TextToImage(prompt=f"fox {number}", seed=number) for number in range(1000)]
         outputs: list[Output] = []
         async for outcome in made.stream(jobs, max_in_flight=200):
