@@ -19,7 +19,7 @@ from wavespeed_qwen_async.errors import (
 
 from .learning import Allowance
 from .pause import Breaker, Pause
-from .rate import SLACK, WAYS, Pace, Send, SendWindow
+from .rate import GATHER, SLACK, WAYS, Pace, Send, SendWindow
 from .slots import Line, loop_of
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Gate:
         while self._line.occupied():
             due = self._free_at(now)
             if due > now + SLACK:
-                self._wake_at(due)
+                self._wake_at(max(due, now + GATHER))
                 return
             self._line.serve(self._let_go(now))
         self._stop_timer()

@@ -31,6 +31,10 @@ SLACK = 1e-6
 """Seconds that are no time at all: one microsecond, below what timers resolve and above what floats lose."""
 
 
+GATHER = 0.1
+"""Seconds between two times that the pace lets somebody go, at least: above ten a second a few leave together. To wake up
+for each costs several times what the submit itself does. What is late by it is made up for (`CATCH_UP`)."""
+
 WAYS = 96
 """Submits on the way to the server at once, to begin with: enough for ultra's 83 a second where an answer takes a
 second. A steep start would otherwise open a connection, with TLS, for each of hundreds."""
