@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -79,6 +80,17 @@ async def test_smooth_by_default():
     gaps = [after - before for before, after in pairwise(client.sent)]
     assert client.sent[5] - client.sent[0] > 0.1  # what half a second's catching up is worth leaves at once
     assert gaps[10:] == pytest.approx([60 / 500] * len(gaps[10:]), abs=2e-6)
+
+
+async def test_above_ten_a_second_a_few_leave_together():
+    client = Client(Limits.for_tier("gold"), StrictServer(3000), jitter=0.0)
+    async with client.saturating():
+        await asyncio.sleep(20)
+    sent = [at for at in client.sent if at > client.sent[0] + 10]
+    together = Counter(round(at, 3) for at in sent)
+    assert len(sent) == pytest.approx(50 * 10, abs=10)
+    assert len(together) <= 101
+    assert max(together.values()) <= 6
 
 
 @pytest.mark.parametrize(("burst", "at_once", "after"), [(True, 96, 0.0), (True, 500, 1.5), (100, 100, 0.1)])

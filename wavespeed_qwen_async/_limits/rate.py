@@ -32,8 +32,8 @@ SLACK = 1e-6
 
 
 GATHER = 0.1
-"""Seconds between two times that the pace lets somebody go, at least: above ten a second a few leave together. To wake up
-for each costs several times what the submit itself does. What is late by it is made up for (`CATCH_UP`)."""
+"""Seconds between two times that the pace lets somebody go, at least: above ten a second a few leave together. To wake
+up for each costs as much again as the submit itself. What is late by it is made up for (`CATCH_UP`)."""
 
 WAYS = 96
 """Submits on the way to the server at once, to begin with: enough for ultra's 83 a second where an answer takes a
