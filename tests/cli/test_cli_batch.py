@@ -287,7 +287,7 @@ def test_the_first_signal_collects_what_is_paid(command, wavespeed_emulator, job
     assert not wavespeed_emulator.ledger.doubles()
 
 
-@pytest.mark.wavespeed_emulator(inference=(30.0, 30.0))
+@pytest.mark.wavespeed_emulator(inference=(600.0, 600.0))
 def test_the_second_signal_leaves_at_once(wavespeed_emulator, jobs):
     process = child("batch", jobs(*foxes(8)), "--max-in-flight", "3")
     while len(wavespeed_emulator.ledger.accepted) < 3:
@@ -295,9 +295,7 @@ def test_the_second_signal_leaves_at_once(wavespeed_emulator, jobs):
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith("stopping: 3 in flight")
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    ended = finished(process)
-    assert time.monotonic() - began < 4
+    ended = finished(process)  # which has less patience than the images take
     assert ended.code == 130
     assert one_line(ended.err) == "interrupted: what is paid is in the journal, the same command collects it"
 

@@ -75,12 +75,12 @@ def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ASYNC_TESTS = """
     @MARK
-    async def test_real_time_is_quick(wavespeed_emulator):
-        loop, began = asyncio.get_running_loop(), time.perf_counter()
-        assert not isinstance(loop, VirtualClockLoop)
-        status, body = await post(os.environ["WAVESPEED_BASE_URL"])
-        assert (status, body["data"]["status"]) == (200, "completed")
-        assert time.perf_counter() - began < 5
+    async def test_in_real_time_the_answer_to_a_submit_has_the_image(wavespeed_emulator):
+        assert not isinstance(asyncio.get_running_loop(), VirtualClockLoop)
+        async with aiohttp.ClientSession(base_url=os.environ["WAVESPEED_BASE_URL"], headers=HEADERS) as client:
+            async with client.post(MODEL, json={"prompt": "a fox"}) as response:
+                assert response.status == 200
+                assert (await response.json())["data"]["status"] == "completed"
 
     @MARK
     async def test_virtual_time(wavespeed_emulator, virtual_clock):
