@@ -95,12 +95,14 @@ class Api:
         witness: Witness | None = None,
         read_timeout: float | None = None,
         spared: bool = False,
+        leaving: Callable[[], None] | None = None,
     ) -> Prediction:
         """Send a submit until it is accepted or refused; again only where it certainly was not accepted.
 
         The caller holds a slot. Each send, repeated ones too, takes a permit of its own. A caller that is cancelled
         while a send is under way leaves it to ``exchanges``: its answer may hold the id of a paid image. ``spared``:
         the running task's owner closes sparing the guests of ``exchanges``, so that no second task is needed.
+        ``leaving`` is called with each permit, before its send.
 
         Raises:
             SubmissionUnknown: it may have been accepted.
@@ -111,6 +113,8 @@ class Api:
             attempt += 1
             send = await self.limits.start(again=attempt > 1)
             began = _now() if began is None else began
+            if leaving is not None:
+                leaving()
             exchange = self._exchange(send, request, job, trace=trace, witness=witness, read_timeout=read_timeout)
             try:
                 return await (self._as_a_guest(exchange) if spared else self._in_a_task(exchange))
