@@ -139,11 +139,11 @@ class Engine:
             observed.end(end)
         return end
 
-    async def submit(self, job: Job, witness: Witness | None = None, *, spared: bool = False) -> Prediction:
+    async def submit(self, job: Job, witness: Witness | None = None, *, flight: Flight | None = None) -> Prediction:
         """Upload what must be uploaded, then submit until there is an id. The caller holds a slot; the job is drawn.
 
         After a lost answer it is sent again only if it is shown that the submit never arrived.
-        ``spared``: the running task's owner closes sparing ``api.exchanges`` (a flow's does), see ``Api.submit``.
+        ``flight``: it is that of a flow, whose task is spared while it sends, and which is told when it leaves.
         """
         try:
             sources = [await self.media.url_for(source) for source in job.sources]
@@ -153,12 +153,19 @@ class Engine:
         webhook = None if self._webhooks is None else await self._webhook_of(self._webhooks)
         request = _wire.submit_request(job, sources, webhook=webhook)
         timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None
+        leaving = None if flight is None else flight.leave
         began = asyncio.get_running_loop().time()
         while True:
             sending = self.reconciler.watch(request, job.model_id)
             try:
                 prediction: Prediction | None = await self.api.submit(
-                    request, job, trace=sending, witness=witness, read_timeout=timeout, spared=spared
+                    request,
+                    job,
+                    trace=sending,
+                    witness=witness,
+                    read_timeout=timeout,
+                    spared=flight is not None,
+                    leaving=leaving,
                 )
             except SubmissionUnknown as error:
                 if not self._reconcile:
@@ -245,7 +252,7 @@ class Engine:
         job = flight.job = self.drawn(flight.source)
         flight.observed = self.observe(job)
         flight.slot = await self.slot()
-        prediction = await self.submit(job, flight.observed, spared=True)
+        prediction = await self.submit(job, flight.observed, flight=flight)
         flight.prediction_id = prediction.id
 
         def landed(end: Prediction | WaveSpeedError) -> None:

@@ -32,6 +32,10 @@ FATAL = (AuthenticationError, InsufficientCreditsError, PermissionDeniedError, L
 
 _YIELD_EVERY = 32  # inputs that a source may give in one go before the rest of the loop gets its turn
 
+# Jobs that may stand by until theirs is the next submit to leave: more than ever leave at once. Each is a task, with a
+# frame for each call that it is in; ten thousand of them at a steep start are 20 MB, which Python never gives back.
+_STANDING_BY = 256
+
 
 class Cancellable(Protocol):
     """Something under way that can be given up: a watch on a prediction."""
@@ -43,7 +47,19 @@ class Cancellable(Protocol):
 class Flight:
     """One job between source and consumer. It lands once, with a prediction or with an error."""
 
-    __slots__ = ("_flow", "began", "index", "job", "landed", "observed", "prediction_id", "slot", "source", "watch")
+    __slots__ = (
+        "_flow",
+        "_stands_by",
+        "began",
+        "index",
+        "job",
+        "landed",
+        "observed",
+        "prediction_id",
+        "slot",
+        "source",
+        "watch",
+    )
 
     def __init__(self, flow: Flow, index: int, source: Any, began: float) -> None:
         self._flow = flow
@@ -56,6 +72,13 @@ class Flight:
         self.slot: Any = None
         self.observed: Observed | None = None
         self.landed = False
+        self._stands_by = True
+
+    def leave(self) -> None:
+        """Tell that it no longer waits for its turn to be sent; more than once where that is simpler."""
+        if self._stands_by:
+            self._stands_by = False
+            self._flow.left()
 
     def land(self, end: Prediction | WaveSpeedError) -> None:
         """Tell how it ended, give back its slot, hand the outcome to the consumer."""
@@ -81,6 +104,8 @@ class Flow:
     that a slow consumer slows the submits. The account's own slots are the limits' business and are given back when a
     prediction has ended: a consumer that submits more from inside its loop must not wait for itself.
 
+    Within the window, no more are pulled than can be sent soon, so that a job without a turn costs nothing.
+
     Left early, it cancels what is in flight, but for submits under way: these are left to ``exchanges``.
     """
 
@@ -97,7 +122,9 @@ class Flow:
         self._launch = launch
         self._ordered = ordered
         self._exchanges = exchanges
-        self._room = asyncio.Semaphore(window)
+        self._room = window
+        self._standing_by = 0
+        self._wanted = asyncio.Event()
         self._flights: dict[int, Flight] = {}
         self._ready: deque[Outcome] = deque()
         self._held: dict[int, Outcome] = {}
@@ -114,7 +141,8 @@ class Flow:
             while True:
                 while self._ready:
                     yield self._ready.popleft()
-                    self._room.release()
+                    self._room += 1
+                    self._wanted.set()
                 if self._drained and not self._flights and not self._ready:
                     break
                 self._changed.clear()
@@ -138,6 +166,11 @@ class Flow:
             seconds=asyncio.get_running_loop().time() - flight.began,
         )
         self._deliver(outcome)
+
+    def left(self) -> None:
+        """Let another take the place of one that stood by."""
+        self._standing_by -= 1
+        self._wanted.set()
 
     def _deliver(self, outcome: Outcome) -> None:
         if not self._ordered:
@@ -163,9 +196,12 @@ class Flow:
         loop = asyncio.get_running_loop()
         index = 0
         while True:
-            await self._room.acquire()
+            while (self._room < 1 or self._standing_by >= _STANDING_BY) and not self._drained:
+                self._wanted.clear()
+                await self._wanted.wait()
             if self._drained:
                 return
+            self._room -= 1
             try:
                 item = self._pulled.at_once() if self._pulled.sync else await self._pulled.later()
             except (StopIteration, StopAsyncIteration):
@@ -174,6 +210,7 @@ class Flow:
             if self._drained:  # a fatal error came while the source was thinking
                 flight.land(NotSentError("not sent: the stream was ended by an earlier error"))
                 return
+            self._standing_by += 1
             self._tasks.start(self._run(flight), "wavespeed stream job")
             index += 1
             if index % _YIELD_EVERY == 0:
@@ -188,12 +225,14 @@ class Flow:
             self._failure = self._failure or error
             flight.land(WaveSpeedError(f"unexpected {type(error).__name__}", job=flight.job, billed="unknown"))
             self._stop_after(error)
+        finally:
+            flight.leave()
 
     def _stop_after(self, error: BaseException) -> None:
         """Take nothing more from the source; what is in flight is delivered first, then ``error`` is raised."""
         self._failure = self._failure or error
         self._drained = True
-        self._room.release()  # wakes a feeder that waits for room, to see that it is over
+        self._wanted.set()  # a feeder that waits for room sees that it is over
 
     async def _close(self) -> None:
         """Leave nothing behind: no task, no watch, no slot."""

@@ -333,6 +333,18 @@ async def test_unknown_ones_are_left_looked_for_again_and_sent_again_only_when_a
     assert sorted(line["status"] for line in results(folder)) == ["saved"] * 4
 
 
+async def test_hundreds_that_are_looked_for_keep_no_new_one_from_being_sent(opened, run, write, folder, emulator):
+    slow = emulator.faults.add("submit", "slow_headers", seconds=100)
+    await cut_off(opened, folder, write(*prompts(280)), 40)
+    assert len(emulator.ledger.accepted) == 280
+    emulator.faults.remove(slow)
+    emulator.faults.add("list", "slow_headers", seconds=20)
+    began = asyncio.get_running_loop().time()
+    _, outcomes = await run(write(*prompts(281)))
+    assert len(outcomes) == len(emulator.ledger.accepted) == 281
+    assert emulator.ledger.accepted[-1].time - began < 10, "no reading of the list was awaited first"
+
+
 async def test_strangers_are_listed(opened, run, write, folder, emulator):
     await run(write(*prompts(2)))
     async with opened() as session:

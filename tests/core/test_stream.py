@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -69,6 +69,49 @@ async def test_two_thousand_jobs_never_more_than_fifty_in_flight_nor_sixty_ahead
     assert len(emulator.ledger.accepted) == 2000
     assert emulator.ledger.doubles() == []
     assert session.limits.snapshot().in_flight == 0
+
+
+@asynccontextmanager
+async def waited_for(outcomes):
+    """A stream whose consumer waits for its first outcome meanwhile."""
+    first = asyncio.ensure_future(anext(outcomes))
+    try:
+        yield
+    finally:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await outcomes.aclose()
+
+
+async def test_a_job_without_a_turn_is_not_pulled_however_much_may_be_in_flight(opened, emulator):
+    emulator.faults.add("submit", "inference", seconds=3600)
+    source = Source(2000)
+    async with (
+        opened(limits=Limits(max_per_minute=600, max_in_flight=2000)) as session,
+        waited_for(session.stream(source)),
+    ):
+        for minutes in (0.5, 1, 1.5, 2):
+            await asyncio.sleep(30)
+            sent = len(emulator.ledger.accepted)
+            assert sent >= 550 * minutes
+            assert sent + 100 <= source.pulled <= sent + 300  # enough stand by for a steep start, no more
+
+
+async def test_submits_that_are_held_until_the_image_is_there_keep_no_other_from_leaving(opened, emulator):
+    emulator.faults.add("submit", "inference", seconds=60)
+    async with opened(wait="sync") as session:
+        assert len([outcome async for outcome in session.stream(Source(600))]) == 600
+    assert emulator.ledger.peak_in_flight() == 600
+
+
+async def test_a_job_in_flight_has_no_task(opened, emulator):
+    emulator.faults.add("submit", "inference", seconds=600)
+    async with opened() as session, waited_for(session.stream(Source(1000))):
+        await asyncio.sleep(60)
+        assert len(emulator.ledger.accepted) == 1000
+        ours = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("wavespeed")]
+        assert "wavespeed stream job" not in ours
+        assert len(ours) <= 3  # the keeper, and what it asks
 
 
 async def test_outcomes_come_as_they_finish(session, emulator):

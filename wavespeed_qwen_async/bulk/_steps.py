@@ -109,7 +109,7 @@ class Steps:
         witness: Witness = _Witness(self._work, entry)
         if flight.observed is not None:
             flight.observed.books, witness = witness, flight.observed
-        prediction = await self._work.engine.submit(entry.job, witness, spared=True)
+        prediction = await self._work.engine.submit(entry.job, witness, flight=flight)
         self._await(flight, entry, prediction)
 
     async def _find(self, flight: Flight, entry: Entry) -> None:
@@ -118,6 +118,7 @@ class Steps:
         assert known is not None  # noqa: S101 - by its state
         work = self._work
         flight.observed = work.engine.observe(entry.job)
+        flight.leave()  # it may take minutes, and needs no turn
         lost = Lost.of_inputs(known.model, known.inputs, sent_at=known.sent_at)
         try:
             prediction = await work.engine.reconciler.settle(lost, once=entry.state is State.UNKNOWN)
