@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from wavespeed_qwen_async.predictions import Prediction
@@ -94,7 +95,7 @@ class Book:
         """Fit an entry into the schedule of its model, by its age on the server's own clock; False: it is, or can't."""
         if known.created_at is None or entry.created is not None:
             return False
-        entry.model = known.model
+        entry.model = sys.intern(known.model)  # each answer brings a text of its own
         entry.created = known.created_at.timestamp()
         entry.born = now - max(0.0, now + self._ahead(now) - entry.created)
         schedule = self.paces[entry.model].schedule
