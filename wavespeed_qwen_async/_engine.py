@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from . import _answers, _wire
 from ._completion import Keeper
 from ._reconcile import Reconciler
+from ._stream import Landing
 from .errors import ContentFlaggedError, NotSentError, SessionClosedError, SubmissionUnknown, WaveSpeedError
 from .models import as_job
 from .observer import Observed
@@ -254,14 +255,15 @@ class Engine:
         flight.slot = await self.slot()
         prediction = await self.submit(job, flight.observed, flight=flight)
         flight.prediction_id = prediction.id
-
-        def landed(end: Prediction | WaveSpeedError) -> None:
-            flight.land(self.ended(end, job))
-
         if prediction.settled:
-            landed(prediction)
+            self.landed(flight, prediction)
         else:
-            flight.watch = self.keeper.watch(prediction, landed, timeout=timeout, single=_only_single(job))
+            landing = Landing(self, flight)
+            flight.watch = self.keeper.watch(prediction, landing, timeout=timeout, single=_only_single(job))
+
+    def landed(self, flight: Flight, end: Prediction | WaveSpeedError) -> None:
+        """As in ``Lander``."""
+        flight.land(self.ended(end, flight.job))
 
     def ended(self, end: Prediction | WaveSpeedError, job: Job | None) -> Prediction | WaveSpeedError:
         """What the end of a prediction means to whoever wanted an image."""

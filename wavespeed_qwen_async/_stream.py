@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .models import Job
     from .observer import Observed
 
-__all__ = ["FATAL", "Flight", "Flow"]
+__all__ = ["FATAL", "Flight", "Flow", "Landing"]
 
 _logger = logging.getLogger(__name__)
 
@@ -95,6 +95,26 @@ class Flight:
         slot, self.slot = self.slot, None
         if slot is not None:
             slot.release()
+
+
+class Lander(Protocol):
+    """Who knows what the end of a flight's prediction means."""
+
+    def landed(self, flight: Flight, end: Prediction | WaveSpeedError) -> None:
+        """Called once, with the finished prediction or an error."""
+
+
+class Landing:
+    """What a flight's watch calls. Thousands wait at once, and a closure would be seven times as large."""
+
+    __slots__ = ("_flight", "_lander")
+
+    def __init__(self, lander: Lander, flight: Flight) -> None:
+        self._lander = lander
+        self._flight = flight
+
+    def __call__(self, end: Prediction | WaveSpeedError) -> None:
+        self._lander.landed(self._flight, end)
 
 
 class Flow:

@@ -197,6 +197,16 @@ def test_a_seed_left_out_is_drawn_once_and_given_ones_stay():
     assert TextToImage(prompt="x").seeded(random.Random(1)).seed == job.seed
 
 
+def test_what_was_given_of_a_job_is_told_and_no_caller_can_change_it():
+    first, second = (TextToImage(prompt="x").seeded(random.Random(1)) for _ in range(2))
+    first.model_fields_set.add("size")
+    assert first.model_fields_set == second.model_fields_set == {"prompt", "seed"}
+    assert first.model_dump(exclude_unset=True) == {"prompt": "x", "seed": first.seed}
+    assert first.model_copy(update={"size": None}).model_fields_set == {"prompt", "seed", "size"}
+    assert second.model_fields_set == {"prompt", "seed"}
+    assert pickle.loads(pickle.dumps(first)) == first == second
+
+
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 

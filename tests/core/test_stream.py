@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import types
+from collections import Counter
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -112,6 +115,30 @@ async def test_a_job_in_flight_has_no_task(opened, emulator):
         ours = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("wavespeed")]
         assert "wavespeed stream job" not in ours
         assert len(ours) <= 3  # the keeper, and what it asks
+
+
+async def test_a_job_in_flight_is_a_handful_of_small_objects(opened, emulator):
+    emulator.faults.add("submit", "inference", seconds=600)
+    async with opened() as session:
+        stream = session.stream({"prompt": f"p{index}"} for index in range(1000))
+        before = alive()
+        async with waited_for(stream):
+            await asyncio.sleep(60)
+            assert len(emulator.ledger.accepted) == 1000
+            grown = alive() - before
+    ours = {kind: count for kind, count in grown.items() if is_the_clients(kind) and count >= 500}
+    assert sum(ours.values()) <= 6 * 1000, ours  # its flight, job, slot, watch, and what is watched
+    for dear in (set, types.FunctionType, types.CellType, types.CoroutineType, asyncio.Future, asyncio.Task):
+        assert grown[dear] < 500, f"{dear}: the connections' own are fewer"
+
+
+def alive():
+    gc.collect()
+    return Counter(type(each) for each in gc.get_objects())
+
+
+def is_the_clients(kind):
+    return kind.__module__.startswith("wavespeed_qwen_async.") and ".emulator." not in kind.__module__
 
 
 async def test_outcomes_come_as_they_finish(session, emulator):

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from wavespeed_qwen_async._reconcile import Lost
-from wavespeed_qwen_async._stream import FATAL
+from wavespeed_qwen_async._stream import FATAL, Landing
 from wavespeed_qwen_async._tasks import Tasks
 from wavespeed_qwen_async.errors import (
     ContentFlaggedError,
@@ -227,16 +227,19 @@ class Steps:
     def _await(self, flight: Flight, entry: Entry, prediction: Prediction | str) -> None:
         engine = self._work.engine
         flight.prediction_id = prediction if isinstance(prediction, str) else prediction.id
-
-        def landed(end: Prediction | WaveSpeedError) -> None:
-            flight.release()  # the account's place is free; the place in the run is not, until the outcome is taken
-            self._saving.start(self._finish(flight, entry, engine.ended(end, entry.job)), "wavespeed batch save")
-
         if isinstance(prediction, Prediction) and prediction.finished:
-            landed(prediction)
+            self.landed(flight, prediction)
         else:
             single = bool(entry.job is not None and entry.job.enable_base64_output)
-            flight.watch = engine.keeper.watch(prediction, landed, timeout=self._work.options.timeout, single=single)
+            landing, timeout = Landing(self, flight), self._work.options.timeout
+            flight.watch = engine.keeper.watch(prediction, landing, timeout=timeout, single=single)
+
+    def landed(self, flight: Flight, end: Prediction | WaveSpeedError) -> None:
+        """As in ``Lander``."""
+        flight.release()  # the account's place is free; the place in the run is not, until the outcome is taken
+        entry: Entry = flight.source
+        end = self._work.engine.ended(end, entry.job)
+        self._saving.start(self._finish(flight, entry, end), "wavespeed batch save")
 
     async def _finish(self, flight: Flight, entry: Entry, end: Prediction | WaveSpeedError) -> None:
         seconds = asyncio.get_running_loop().time() - flight.began
