@@ -68,7 +68,8 @@ def slow(session: nox.Session) -> None:
     _on_the_wheel(session)
     # They wait for their own children most of the time, and the longest is the first of them.
     where = session.posargs or ["tests", "--ignore", "tests/docs"]
-    session.run("pytest", "-m", "slow", "--timeout", "900", "--durations", "10", *where)
+    how = ["-m", "slow", "--numprocesses", "3", "--dist", "load", "--timeout", "900", "--durations", "10"]
+    session.run("pytest", *how, *where)
 
 
 @nox.session

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +27,11 @@ from wavespeed_qwen_async.testing.clock import VirtualClockLoop
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+# Children of the tests, and workers of a parallel run, start from compiled code as a user's do, also on machines that
+# are set to keep none: compiling anew is most of what a short child takes.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+sys.dont_write_bytecode = False
+
 MARKERS = (
     "real_clock: run on an ordinary event loop instead of virtual time",
     "leaves_tasks: asyncio tasks may outlive the test",
@@ -35,7 +42,7 @@ MARKERS = (
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if not config.pluginmanager.is_registered(plugin):  # in a checkout that was installed before the entry point was
+    if not config.pluginmanager.is_registered(plugin):  # as users' pytest does by itself
         config.pluginmanager.register(plugin)
 
 

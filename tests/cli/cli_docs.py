@@ -37,7 +37,7 @@ print(json.dumps(told))
 @cache
 def helps() -> dict[str, str]:
     """What ``--help`` prints at 80 columns, of each command and of the whole."""
-    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
     code = TELL_ALL % [["--help"], *([command, "--help"] for command in COMMANDS)]
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return dict(json.loads(told.stdout))

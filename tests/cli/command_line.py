@@ -12,6 +12,8 @@ from pathlib import Path
 from wavespeed_qwen_async.cli import main
 
 ROOT = Path(__file__).parents[2]
+# For children that may not write whole files: Python leaves half of a compiled module there, for all who come after.
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())"
 
 
@@ -38,7 +40,7 @@ def inside(capsys, arguments) -> Ended:
 def child(*arguments: object, **options: object) -> subprocess.Popen[str]:
     """Start the command as a process of its own."""
     line = [sys.executable, "-c", ENTRY, *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    environment = os.environ | options.pop("env", {})
     defaults = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
     return subprocess.Popen(line, env=environment, **(defaults | options))
 

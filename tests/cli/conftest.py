@@ -25,6 +25,12 @@ def command(capsys):
 
 
 @pytest.fixture
+def hasty(monkeypatch):
+    """A server that can't be reached is tried for a moment only."""
+    monkeypatch.setattr("wavespeed_qwen_async.cli.running._CONTACT_BUDGET", 0.5)
+
+
+@pytest.fixture
 def fox(tmp_path):
     path = tmp_path / "fox.png"
     Image.new("RGB", (64, 48), "orange").save(path)

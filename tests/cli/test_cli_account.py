@@ -9,6 +9,8 @@ import pytest
 from command_line import child, finished, one_line
 from PIL import Image
 
+from wavespeed_qwen_async.emulator.clock import iso
+
 
 @pytest.fixture
 def made(command, wavespeed_emulator):
@@ -58,12 +60,14 @@ def test_status(command, made):
     assert one_line(ended.err).startswith("error: no-such-id: HTTP 404")
 
 
-@pytest.mark.wavespeed_emulator(inference=(1.0, 1.0))
+@pytest.mark.wavespeed_emulator(inference=(600.0, 600.0))
 def test_status_waits_if_asked(command, wavespeed_emulator):
     command("generate", "a fox", "--timeout", "0.01")
-    prediction_id = wavespeed_emulator.ledger.accepted[0].id
-    assert command("status", prediction_id, "--json").events[0]["status"] == "processing"
-    ended = command("status", prediction_id, "--wait", "--json")
+    (row,) = wavespeed_emulator.ledger._predictions
+    assert command("status", row.id, "--json").events[0]["status"] == "processing"
+    row.created_at = iso(row.created_ns - 8 * 10**9)  # as old as such images are when they are there
+    row.end = wavespeed_emulator.ledger._now() + 1.0
+    ended = command("status", row.id, "--wait", "--json")
     assert (ended.code, ended.events[0]["status"]) == (0, "completed")
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from command_line import ENTRY, ROOT, child, finished, one_line
+from command_line import ENTRY, NO_BYTECODE, child, finished, one_line
 from PIL import Image
 
 from wavespeed_qwen_async.cli.live import Pace, span
@@ -140,6 +140,7 @@ def test_a_wrong_key_ends_it(command, wavespeed_emulator, jobs):
     assert not wavespeed_emulator.ledger.accepted
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_unreachable_server_ends_it(command, jobs, monkeypatch):
     monkeypatch.setenv("WAVESPEED_API_KEY", "key")
     ended = command("batch", jobs(*foxes(4)), "--base-url", "http://127.0.0.1:9")
@@ -195,9 +196,7 @@ def test_a_limit_of_the_disk_is_seen_before_anything_is_paid(wavespeed_emulator,
     source = jobs(*foxes(1))
     small = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); {ENTRY}"
     line = [sys.executable, "-c", small, "batch", str(source)]
-    ended = subprocess.run(
-        line, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run(line, env=os.environ | NO_BYTECODE, capture_output=True, text=True, check=False)
     assert ended.returncode == 5
     assert "File too large" in one_line(ended.stderr)
     assert not wavespeed_emulator.ledger.submit_times
@@ -267,7 +266,13 @@ def test_the_gallery_shows_sources_of_edits_but_not_the_wrong_ones(command, wave
     assert page.count('"b":"./thumbs/') == 2  # results.jsonl tells bare names, and fox.png may be either
 
 
-@pytest.mark.wavespeed_emulator(inference=(2.0, 2.0))
+@pytest.fixture
+def slow_first_three(wavespeed_emulator):
+    """The first three images take their time, in the answer to their submit; all others none."""
+    wavespeed_emulator.faults.add("submit", "inference", seconds=3.0, times=3)
+
+
+@pytest.mark.usefixtures("slow_first_three")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_collects_what_is_paid(command, wavespeed_emulator, jobs, number):
     source = jobs(*({"enable_sync_mode": True} | fox for fox in foxes(8)))
@@ -308,7 +313,7 @@ def on_a_terminal(*arguments, columns=80, keys=()):
     keys, seen = list(keys), 0
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
+        os.environ |= {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
         os.execv(sys.executable, [sys.executable, "-c", ENTRY, *map(str, arguments)])
     screen = b""
     while select.select([terminal], [], [], 30)[0]:
@@ -347,10 +352,10 @@ def test_on_a_terminal_there_is_a_picture_of_it(wavespeed_emulator, jobs):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.wavespeed_emulator(inference=(2.0, 2.0))
-@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.usefixtures("slow_first_three")
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(command, wavespeed_emulator, jobs, times):
-    source = jobs(*foxes(6))
+    source = jobs(*({"enable_sync_mode": times == 1} | fox for fox in foxes(6)))
     keys = [(b"3 of 3", b"\x03"), (b"stopping: ", b"\x03"), (b"stopping: ", b"\x03")][:times]
     keys[2:] = [(b"", b"\x03")][: times - 2]
     code, screen = on_a_terminal("batch", source, "--max-in-flight", "3", keys=keys)
@@ -374,7 +379,7 @@ class Early:
 sys.meta_path.insert(0, Early())
 """
     line = [sys.executable, "-c", early + ENTRY, "balance"]
-    ended = subprocess.run(line, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    ended = subprocess.run(line, capture_output=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 

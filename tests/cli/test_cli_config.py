@@ -61,6 +61,7 @@ def test_so_does_what_the_environment_says(command, wavespeed_emulator, monkeypa
     assert command("generate", "a fox").code == 8
 
 
+@pytest.mark.usefixtures("hasty")
 def test_the_users_base_url_is_taken_but_not_before_an_emulator(command, own, monkeypatch):
     monkeypatch.setenv("WAVESPEED_API_KEY", "key")
     own("base_url = 'http://127.0.0.1:9'\n")

@@ -68,6 +68,7 @@ def test_a_key_that_can_be_none(command, wavespeed_emulator, monkeypatch):
     assert "disk" in told(ended)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_unreachable_server(command, wavespeed_emulator):
     ended = command("doctor", "--base-url", "http://127.0.0.1:9", "--json")
     assert ended.code == 4

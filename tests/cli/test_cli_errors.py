@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from command_line import ENTRY, child, finished, one_line
+from command_line import ENTRY, NO_BYTECODE, child, finished, one_line
 
 from wavespeed_qwen_async import errors
 from wavespeed_qwen_async.cli import targets
@@ -63,6 +63,7 @@ def test_a_source_that_is_no_image(command, wavespeed_emulator, tmp_path):
     assert not wavespeed_emulator.ledger.submit_times
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_unreachable_server(command, monkeypatch):
     monkeypatch.setenv("WAVESPEED_API_KEY", "key")
     ended = command("generate", "a fox", "--base-url", "http://127.0.0.1:9")
@@ -133,7 +134,7 @@ def test_a_real_limit_of_the_disk(wavespeed_emulator, tmp_path):
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
-    ended = finished(child("generate", "a fox", "-o", "fox.jpg", preexec_fn=small_files))
+    ended = finished(child("generate", "a fox", "-o", "fox.jpg", preexec_fn=small_files, env=NO_BYTECODE))
     refused(ended, 5, "can't write", "File too large")
     assert not wavespeed_emulator.ledger.submit_times
     assert not list(tmp_path.iterdir())

@@ -102,17 +102,18 @@ class WaitingServer:
         at = now() - self.lag
         low = loop_time(query["created_after"]) if "created_after" in query else 0.0
         high = min(at, loop_time(query["created_before"]) if "created_before" in query else at)
-        within = [task for task in self.tasks.values() if low <= task.created <= high]
-        tasks = [task for task in within if self._matches(task, at, query)]
+        status, model = query.get("status"), query.get("model")
+        tasks = [
+            task
+            for task in self.tasks.values()
+            if low <= task.created <= high
+            and (status is None or status == (task.ending["status"] if at >= task.ends else "processing"))
+            and (model is None or model == task.ending.get("model", MODEL))
+        ]
         tasks.sort(key=lambda task: -task.created)
         start = (query["page"] - 1) * query["page_size"]
         items = [task.item(at) for task in tasks[start : start + query["page_size"]]]
         return answer({"page": query["page"], "items": items} | ({"total": len(tasks)} if total else {}))
-
-    @staticmethod
-    def _matches(task: Task, at: float, query: dict[str, Any]) -> bool:
-        status = task.ending["status"] if at >= task.ends else "processing"
-        return query.get("status") in {None, status} and query.get("model") in {None, task.ending.get("model", MODEL)}
 
     def result_of(self, name: str) -> Answer:
         task = self.tasks.get(name)

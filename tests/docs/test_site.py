@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 pytest.importorskip("mkdocs", reason="needs the extra [docs]; `nox -s docs` has it")
 
+pytestmark = pytest.mark.timeout(300)  # a busy machine takes its time to build it
+of_the_site = pytest.mark.commands  # `nox -s docs` builds it anyway; a run by default has no need to
+
 PUBLIC = ["", ".bulk", ".bulk.sweep", ".bulk.gallery", ".errors", ".webhooks", ".testing", ".emulator", ".names"]
 
 
@@ -41,7 +44,7 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(set(pages)) == sorted(pages)
 
 
-@pytest.mark.timeout(300)
+@of_the_site
 def test_every_page_is_there(site):
     pages = [path for path in DOCS.rglob("*.md") if "_site" not in path.parts]
     assert len(pages) > 25
@@ -54,7 +57,7 @@ def known_to(site: Path) -> set[str]:
     return {line.split(" ", 1)[0] for line in zlib.decompress(raw).decode().splitlines()}
 
 
-@pytest.mark.timeout(300)
+@of_the_site
 def test_every_integration_is_in_the_reference(site):
     """Read, not imported: each needs something that may not be installed."""
     known = known_to(site)
@@ -65,7 +68,7 @@ def test_every_integration_is_in_the_reference(site):
             assert f"wavespeed_qwen_async.integrations.{path.stem}.{name}" in known
 
 
-@pytest.mark.timeout(300)
+@of_the_site
 @pytest.mark.parametrize("module", PUBLIC)
 def test_every_public_name_is_in_the_reference(site, module):
     name, known = f"wavespeed_qwen_async{module}", known_to(site)
@@ -74,7 +77,7 @@ def test_every_public_name_is_in_the_reference(site, module):
     assert {each for each in names if f"{name}.{each}" not in known} == set()
 
 
-@pytest.mark.timeout(300)
+@of_the_site
 def test_no_page_loads_anything_from_elsewhere(site):
     loads = re.compile(
         r"""<(?:script|img|iframe|source|video)[^>]*\bsrc=["']?(?:https?:)?//[^>]*>"""
@@ -86,7 +89,7 @@ def test_no_page_loads_anything_from_elsewhere(site):
         assert not re.findall(r"""(?:url\(|@import )["']?(?:https?:)?//""", sheet.read_text()), sheet
 
 
-@pytest.mark.timeout(300)
+@of_the_site
 def test_no_docstring_shows_its_raw_markup(site):
     for page in (site / "reference").glob("*.html"):
         assert not re.findall(r":(?:class|meth|func|mod):|``", page.read_text()), page

@@ -15,7 +15,7 @@ CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 SETTINGS = """
 [pytest]
-addopts = --strict-markers -p no:cacheprovider -p no:asyncio
+addopts = --strict-markers --disable-plugin-autoload -p anyio -p no:cacheprovider
 filterwarnings = error
 """
 

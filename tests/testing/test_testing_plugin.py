@@ -8,12 +8,18 @@ from __future__ import annotations
 import re
 import runpy
 import textwrap
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from wavespeed_qwen_async.testing import plugin
+
 pytest_plugins = ["pytester"]
+
+# Not by importing it: the test runs are of this process, and pytest loads its plugins before anybody else does.
+needs_pytest_asyncio = pytest.mark.skipif(find_spec("pytest_asyncio") is None, reason="needs pytest-asyncio")
 
 CONFTEST = """
 import json, os, time, urllib.request
@@ -62,10 +68,10 @@ def run(pytester: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunRes
 
 
 def quickly(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run with the plugins that matter here: loading whatever else is installed takes three times as long."""
+    """Run in this process, with the plugins that matter here: all else would take five times as long."""
     if find_spec("pytest_asyncio"):
         arguments = ("-p", "pytest_asyncio.plugin", *arguments)
-    return pytester.runpytest_subprocess("-q", "-p", "anyio", *arguments)
+    return pytester.runpytest_inprocess("-q", "-p", "anyio", *arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -139,9 +145,10 @@ PYTEST_ASYNCIO_CLOCK = """
 """
 
 
+@needs_pytest_asyncio
 @pytest.mark.parametrize("scope", ["function", pytest.param("module", marks=pytest.mark.slow)])
 def test_under_pytest_asyncio(pytester: pytest.Pytester, scope: str) -> None:
-    pytest.importorskip("pytest_asyncio")
+    pytester.syspathinsert()
     pytester.makepyfile(virtual=COMMON + textwrap.dedent(PYTEST_ASYNCIO_CLOCK))
     tests = ASYNC_TESTS.replace("MARK", f"pytest.mark.asyncio(loop_scope={scope!r})")
     if scope == "module":  # one loop, one clock for all
@@ -149,8 +156,8 @@ def test_under_pytest_asyncio(pytester: pytest.Pytester, scope: str) -> None:
     run(pytester, tests, "-p", "virtual").assert_outcomes(passed=4)
 
 
+@needs_pytest_asyncio
 def test_pytest_asyncio_without_the_clock_says_how(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("pytest_asyncio")
     result = run(pytester, "@pytest.mark.asyncio\nasync def test_it(virtual_clock): pass")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines("*is no VirtualClockLoop: docs/testing.md tells*")
@@ -200,6 +207,11 @@ def test_a_plain_test_has_the_emulator_on_a_thread(pytester: pytest.Pytester) ->
     result.stdout.no_fnmatch_line("*plugin.py:*")
 
 
+def test_pytest_finds_the_plugin_by_itself() -> None:
+    (found,) = entry_points(group="pytest11", name="wavespeed_qwen_async")
+    assert found.load() is plugin
+
+
 def test_names_of_the_kit() -> None:
     from wavespeed_qwen_async import testing
 
@@ -241,9 +253,9 @@ def test_the_guides_virtual_time_for_all(pytester: pytest.Pytester) -> None:
     run_guide(pytester, "conftest.py", "test_fox.py", "test_time.py").assert_outcomes(passed=2)
 
 
+@needs_pytest_asyncio
 @pytest.mark.slow  # a pytest of its own
 def test_the_guides_pytest_asyncio(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("pytest_asyncio")
     names = ("conftest.py, with pytest-asyncio", "test_fox.py", "test_time.py")
     run_guide(pytester, *names, marker="asyncio").assert_outcomes(passed=2)
 
@@ -252,7 +264,7 @@ def test_the_guides_pytest_asyncio(pytester: pytest.Pytester) -> None:
 def test_the_guides_fastapi_application(pytester: pytest.Pytester) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx")
-    settings = SETTINGS.replace("filterwarnings = error", "")  # its test client's deprecations are not ours
+    settings = SETTINGS.replace("= error", "= default")  # its test client's deprecations are not ours
     run_guide(pytester, "app.py", "test_app.py", settings=settings).assert_outcomes(passed=2)
 
 

@@ -19,7 +19,7 @@ from wavespeed_qwen_async.webhooks import WebhookReceiver, sign
 
 pytestmark = pytest.mark.anyio
 
-JOBS = 1000
+JOBS = 500
 FORGED = "https://evil.example/forged.png"
 
 
@@ -72,8 +72,8 @@ async def test_lost_repeated_early_and_forged_deliveries_change_nothing():
         Emulator(tier=None, blank=True, inference=(6.0, 12.0)) as emulator,
         receiving([emulator.webhook_secret]) as (receiver, statuses),
     ):
-        emulator.faults.add("webhook", "lose", probability=0.05)
-        emulator.faults.add("webhook", "duplicate", probability=0.05)
+        emulator.faults.add("webhook", "lose", probability=0.1)
+        emulator.faults.add("webhook", "duplicate", probability=0.1)
         emulator.faults.add("submit", "slow_headers", probability=0.05, seconds=15.0)  # pushed before it is answered
         limits = Limits(max_per_minute=1_000_000, max_in_flight=300, burst=True)
         ends = {}
@@ -81,7 +81,7 @@ async def test_lost_repeated_early_and_forged_deliveries_change_nothing():
             api_key="k", base_url=emulator.url, limits=limits, webhooks=receiver, wait="webhook", rng=random.Random(2)
         ) as session:
             forging = asyncio.create_task(
-                forge(receiver, lambda: [row.id for row in emulator.ledger._predictions] or ["?"], 200)
+                forge(receiver, lambda: [row.id for row in emulator.ledger._predictions] or ["?"], 100)
             )
             async for outcome in session.stream(TextToImage(prompt=f"p{index}") for index in range(JOBS)):
                 prediction = outcome.unwrap()
@@ -92,12 +92,12 @@ async def test_lost_repeated_early_and_forged_deliveries_change_nothing():
         done = {row.id: row.end for row in emulator.ledger._predictions}
         kinds = Counter(kind for _, _, kind, _ in emulator.ledger.webhooks)
     delays = sorted(at - done[prediction_id] for prediction_id, at in ends.items())
-    print(kinds, statuses, dict(emulator.ledger.requests), delays[500], delays[940], delays[-1])  # noqa: T201
+    print(kinds, statuses, dict(emulator.ledger.requests), delays[JOBS // 2], delays[-1])  # noqa: T201
     assert len(ends) == JOBS == emulator.ledger.requests["submit"]
     assert kinds["lost"] > 20
     assert kinds["duplicate"] > 20
-    assert statuses[401] == 200
-    assert delays[500] < 0.05
+    assert statuses[401] == 100
+    assert delays[JOBS // 2] < 0.05
     assert delays[-1] < 30
     assert lists_and_checks(emulator) < 0.25 * JOBS
     assert emulator.ledger.spacing() is None or emulator.ledger.spacing() >= 2
