@@ -42,11 +42,12 @@ class Killer:
         apply, commit, send, finish = Store.apply, Store.commit, Transport.send, PartFile.finish
         moved: list[str] = []
 
-        def applying(store, move):
-            apply(store, move)
-            if move.to is not None:
-                moved.append(State(move.to).name)
-                self.at(moved[-1], "before")
+        def applying(store, *moves):
+            apply(store, *moves)
+            for move in moves:
+                if move.to is not None:
+                    moved.append(State(move.to).name)
+                    self.at(moved[-1], "before")
 
         def committing(store, moves):
             moved.clear()

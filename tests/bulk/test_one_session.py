@@ -53,10 +53,10 @@ async def test_a_prediction_that_could_not_be_written_down_is_found_by_the_next_
     emulator.faults.script("submit", answer)
     apply = Store.apply
 
-    def full(store, move):
-        if move.to is State.SUBMITTED:
+    def full(store, *moves):
+        if any(move.to is State.SUBMITTED for move in moves):
             raise sqlite3.OperationalError("database or disk is full")
-        apply(store, move)
+        apply(store, *moves)
 
     source = write(*prompts(1))
     async with opened() as session:
@@ -75,10 +75,10 @@ async def test_a_prediction_found_for_an_earlier_run_that_could_not_be_written_d
     emulator.faults.add("submit", "slow_headers", seconds=15, times=1)
     apply = Store.apply
 
-    def full(store, move):
-        if move.to is State.SUBMITTED:
+    def full(store, *moves):
+        if any(move.to is State.SUBMITTED for move in moves):
             raise sqlite3.OperationalError("database or disk is full")
-        apply(store, move)
+        apply(store, *moves)
 
     source = write(*prompts(1))
     async with opened() as session:

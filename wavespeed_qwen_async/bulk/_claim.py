@@ -107,7 +107,11 @@ def _unchanged(store: Store, start: int, chunk: SourceChunk, *, again: bool) -> 
 
 def _one_by_one(store: Store, start: int, chunk: SourceChunk, *, again: bool) -> Iterator[Claimed]:
     known = store.at_positions(start, start + len(chunk))
-    for position, line in enumerate(chunk, start):
+    lines = list(chunk)
+    if not known and not store.any_free([line.digest() for line in lines], start):
+        yield from _all_new(store, start, lines)
+        return
+    for position, line in enumerate(lines, start):
         there, changed = known.get(position), False
         if there is None or there.mark != line.mark:
             there, changed = _found(store, known, position, line)
@@ -119,6 +123,16 @@ def _one_by_one(store: Store, start: int, chunk: SourceChunk, *, again: bool) ->
             yield _new(store, there.row, position, line, changed=changed)
         else:
             yield Claimed(there.row, position, line.line, state, changed=changed)
+
+
+def _all_new(store: Store, start: int, lines: list[SourceLine]) -> Iterator[Claimed]:
+    """Lines that the journal knows nothing of."""
+    jobs = [(position, line.line, line.mark, line.digest()) for position, line in enumerate(lines, start)]
+    for row, (position, *_), line in zip(store.insert_all(jobs), jobs, lines, strict=True):
+        try:
+            yield Claimed(row, position, line.line, State.NEW, line.job())
+        except InvalidJobError as error:
+            yield Claimed(row, position, line.line, State.NEW, error=error)
 
 
 def _found(store: Store, known: dict[int, Known], position: int, line: SourceLine) -> tuple[Known, bool]:

@@ -2,46 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from ._rows import Joint, Move
 from ._states import State
-from ._store import Move
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wavespeed_qwen_async.predictions import Prediction
 
     from ._entry import Entry
     from ._store import Store
     from ._work import Work
 
-__all__ = ["choose_name"]
+__all__ = ["Naming"]
 
 _SUFFIXES = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 
 
-def choose_name(store: Store, *, work: Work, entry: Entry, prediction: Prediction) -> list[str]:
-    """Move the job to ``done`` and give its files' names: those of an earlier try, or new ones that nobody has."""
-    known = store.path_of(entry.row)
-    wanted = max(1, len(prediction.outputs))
-    names = known.split("\n") if known else []
-    while len(names) < wanted:
-        names.append(_free_name(store, work, entry, prediction, len(names)))
-    store.apply(Move(entry.row, State.DONE, {"path": "\n".join(names)}))
-    return names[:wanted]
+@dataclass(slots=True, eq=False)
+class Naming(Joint):
+    """Moves a job to ``done`` and answers with its files' names: those of an earlier try, or new ones nobody has."""
 
+    row: int
+    work: Work
+    entry: Entry
+    prediction: Prediction
 
-def _free_name(store: Store, work: Work, entry: Entry, prediction: Prediction, output: int) -> str:
-    """What the template gives; with a number where that is another job's, or a file that no job made."""
-    job = entry.job
-    if job is None:  # a job of which the journal kept no readable inputs
-        first = PurePath(f"{entry.index:06d}-{output}-{prediction.id}.img")
-    else:
+    @classmethod
+    def make(cls, store: Store, changes: Sequence[Self]) -> list[list[str]]:
+        """As ``Joint`` has it."""
+        known = store.paths_of([naming.row for naming in changes])
+        found = [known[naming.row].split("\n") if naming.row in known else [] for naming in changes]
+        wanted = [
+            (naming, names, naming.template(len(names)))
+            for naming, names in zip(changes, found, strict=True)
+            if len(names) < naming.count
+        ]
+        claimed = store.claim_names([(name.as_posix(), naming.row) for naming, _, name in wanted])
+        for naming, names, name in wanted:
+            names.append(naming.free(store, name, claimed=claimed))
+            while len(names) < naming.count:
+                names.append(naming.free(store, naming.template(len(names))))
+        moves = zip(changes, found, strict=True)
+        store.apply(*(Move(naming.row, State.DONE, {"path": "\n".join(names)}) for naming, names in moves))
+        return [names[: naming.count] for naming, names in zip(changes, found, strict=True)]
+
+    @property
+    def count(self) -> int:
+        """How many files there are to be."""
+        return max(1, len(self.prediction.raw_outputs))
+
+    def template(self, output: int) -> PurePath:
+        """The name that the template gives."""
+        entry, job = self.entry, self.entry.job
+        if job is None:  # a job of which the journal kept no readable inputs
+            return PurePath(f"{entry.index:06d}-{output}-{self.prediction.id}.img")
         ext = _SUFFIXES[job.output_format or "jpeg"]
-        path = work.template.path("", job, entry.index, ext, output=output, prediction_id=prediction.id)
-        first = PurePath(path)
-    name, number = first, 1
-    while not store.claim_name(name.as_posix(), entry.row) or (work.folder / name).exists():
-        number += 1
-        name = first.with_name(f"{first.stem}-{number}{first.suffix}")
-    return name.as_posix()
+        return PurePath(
+            self.work.template.path("", job, entry.index, ext, output=output, prediction_id=self.prediction.id)
+        )
+
+    def free(self, store: Store, first: PurePath, *, claimed: bool = False) -> str:
+        """``first``; with a number where that is another job's, or a file that no job made."""
+        name, number = first, 1
+        while not (claimed or store.claim_name(name.as_posix(), self.row)) or (self.work.folder / name).exists():
+            number, claimed = number + 1, False
+            name = first.with_name(f"{first.stem}-{number}{first.suffix}")
+        return name.as_posix()

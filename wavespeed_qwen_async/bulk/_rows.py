@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ._states import State
+    from ._store import Store
 
-__all__ = ["Counts", "Known", "Move", "Row"]
+__all__ = ["Counts", "Joint", "Known", "Move", "Row"]
 
 
 @dataclass(slots=True)
@@ -34,6 +36,21 @@ class Move:
     refund: int | None = None
     holds: str | None = None
     result: dict[str, Any] | None = None
+
+
+class Joint(ABC):
+    """Another change of one job, which is made together with those of its kind that are committed with it.
+
+    Attributes:
+        row: The job's id in the journal.
+    """
+
+    row: int
+
+    @classmethod
+    @abstractmethod
+    def make(cls, store: Store, changes: Sequence[Self]) -> Sequence[Any]:
+        """Make ``changes``, of different jobs; gives the answer to each."""
 
 
 class Known(NamedTuple):

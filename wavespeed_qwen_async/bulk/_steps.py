@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from wavespeed_qwen_async.provenance import Provenance
 
 from ._budget import dollars
 from ._entry import Withdrawn
-from ._naming import choose_name
+from ._naming import Naming
 from ._schema import JournalError
 from ._states import State
 
@@ -262,7 +261,7 @@ class Steps:
         work = self._work
         entry.prediction = prediction
         media = work.engine.media
-        names = await self._journal.write(functools.partial(choose_name, work=work, entry=entry, prediction=prediction))
+        names: list[str] = await self._journal.make(Naming(entry.row, work, entry, prediction))
         for output, name in zip(prediction.outputs, names, strict=True):
             made = Provenance.of(prediction, output=output.index, price=dollars(entry.price))
             await media.save(output, work.folder / name, provenance=made if work.options.provenance else None)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from ._moves import IN_JSON, insert, waves, write
 from ._results import ResultsFile
-from ._rows import Counts, Known, Move, Row
+from ._rows import Counts, Joint, Known, Move, Row
 from ._schema import connect, explained
-from ._states import SOURCES_OF, State
+from ._states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Counts", "Known", "Move", "Row", "Store"]
+    Change = Move | Joint | Callable[["Store"], Any]
+
+__all__ = ["Change", "Counts", "Joint", "Known", "Move", "Row", "Store"]
 
 _LARGEST_BLOCK = 4096  # lines
-_SENDS_KEPT = 120.0  # seconds
 _ALL = ", ".join(str(int(state)) for state in State)
 _IN_ONE_QUESTION = 500  # SQLite takes at least 999 parameters
+_IN_ONE_INSERT = 160  # of five each
 
 
 class Store:
@@ -46,7 +51,7 @@ class Store:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def commit(self, moves: Sequence[Move | Callable[[Store], Any]]) -> list[Any]:
+    def commit(self, changes: Sequence[Change]) -> list[Any]:
         """Make moves, and other changes, durable together: one fsync for them all. All of them or none.
 
         Raises:
@@ -56,8 +61,8 @@ class Store:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                answers = [self._answer(move) for move in moves]
-                size = self._tell_results(move for move in moves if isinstance(move, Move))
+                answers = self._answers(changes)
+                size = self._tell_results(changes)
                 self._database.execute("COMMIT")
             except BaseException:
                 self._rollback()
@@ -68,60 +73,51 @@ class Store:
             self._results.keep(size)
         return answers
 
-    def _answer(self, change: Move | Callable[[Store], Any]) -> Any:
-        if not isinstance(change, Move):
-            return change(self)
-        self.apply(change)
-        return None
+    def _answers(self, changes: Sequence[Change]) -> list[Any]:
+        """Make changes in their order; moves, and joint changes, of different jobs together."""
+        answers: list[Any] = [None] * len(changes)
+        together: list[tuple[int, Move | Joint]] = []
+        for place, change in enumerate(changes):
+            if isinstance(change, (Move, Joint)):
+                together.append((place, change))
+                continue
+            self._make(together, answers)
+            together = []
+            answers[place] = change(self)
+        self._make(together, answers)
+        return answers
+
+    def _make(self, changes: list[tuple[int, Move | Joint]], answers: list[Any]) -> None:
+        for wave in waves(changes):
+            kinds: defaultdict[type[Joint], list[tuple[int, Any]]] = defaultdict(list)
+            for place, change in wave:
+                if isinstance(change, Joint):
+                    kinds[type(change)].append((place, change))
+            for kind, some in kinds.items():
+                found = kind.make(self, [change for _, change in some])
+                for (place, _), answer in zip(some, found, strict=True):
+                    answers[place] = answer
+            self.apply(*(change for _, change in wave if isinstance(change, Move)))
 
     def _rollback(self) -> None:
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
 
-    def _tell_results(self, moves: Iterable[Move]) -> int | None:
-        told = [move for move in moves if move.result is not None]
+    def _tell_results(self, changes: Iterable[Change]) -> int | None:
+        told = [
+            {**change.result, "job": change.row}
+            for change in changes
+            if isinstance(change, Move) and change.result is not None
+        ]
         if not told:
             return None
-        size = self._results.append({**(move.result or {}), "job": move.row} for move in told)
+        size = self._results.append(told)
         self.set_meta("results_size", size)
-        self._database.executemany("UPDATE details SET lines = lines + 1 WHERE row = ?", [(move.row,) for move in told])
         return size
 
-    def apply(self, move: Move) -> None:
-        """Make one move, inside of a commit."""
-        if move.to is not None:
-            self._change_state(move, move.to)
-        if move.details or move.result is not None:
-            names = ["row", *move.details]
-            updates = ", ".join(f"{name} = excluded.{name}" for name in names)
-            self._database.execute(
-                f"INSERT INTO details ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608 - our own names
-                f"ON CONFLICT (row) DO UPDATE SET {updates}",
-                [move.row, *move.details.values()],
-            )
-        if move.to is State.SUBMITTING:
-            self._note_send(move)
-        if move.holds is not None:
-            self._database.execute("INSERT OR IGNORE INTO held VALUES (?, ?)", (move.holds, move.row))
-
-    def _note_send(self, move: Move) -> None:
-        """The last minute's sends, which the account's limit counts over a restart, and the first of all."""
-        at = move.details.get("sent_at")
-        if at is not None:
-            self._database.execute("INSERT OR REPLACE INTO sends VALUES (?, ?)", (at, move.row))
-            self._database.execute("DELETE FROM sends WHERE at < ?", (at - _SENDS_KEPT,))
-            self._database.execute("INSERT OR IGNORE INTO meta VALUES ('first_sent', ?)", (int(at),))
-
-    def _change_state(self, move: Move, to: State) -> None:
-        sources = SOURCES_OF[to]
-        changed = self._database.execute(
-            "UPDATE jobs SET state = ?, price = coalesce(?, price), refund = refund + coalesce(?, 0) "  # noqa: S608 - numbers
-            f"WHERE id = ? AND state IN ({', '.join(str(int(state)) for state in sources)})",
-            (int(to), move.price, move.refund, move.row),
-        ).rowcount
-        if changed != 1:
-            now = self._database.execute("SELECT state FROM jobs WHERE id = ?", (move.row,)).fetchone()
-            raise AssertionError(f"job {move.row}: no legal move from {now and State(now[0]).name} to {to.name}")
+    def apply(self, *moves: Move) -> None:
+        """Make moves, of different jobs, inside of a commit."""
+        write(self._database, moves)
 
     # --- the source's lines -------------------------------------------------------------------------------------------
 
@@ -179,13 +175,30 @@ class Store:
                 return Known._make(row)
         return None
 
+    def any_free(self, digests: Sequence[bytes], position: int) -> bool:
+        """Whether there is a job of one of these contents that no line before ``position`` stands for."""
+        for start in range(0, len(digests), _IN_ONE_QUESTION):
+            some = digests[start : start + _IN_ONE_QUESTION]
+            question = f"SELECT EXISTS (SELECT 1 FROM jobs WHERE digest IN ({', '.join('?' * len(some))}) AND position "  # noqa: S608 - question marks
+            if self._database.execute(question + "IS NULL)", some).fetchone()[0]:
+                return True
+            if self._database.execute(question + ">= ?)", (*some, position)).fetchone()[0]:
+                return True
+        return False
+
     def insert(self, position: int, line: int | None, mark: bytes, digest: bytes) -> int:
         """A new job."""
-        row = self._database.execute(
-            "INSERT INTO jobs (position, line, mark, digest) VALUES (?, ?, ?, ?)", (position, line, mark, digest)
-        ).lastrowid
-        assert row is not None  # noqa: S101 - a row was inserted
-        return row
+        return self.insert_all([(position, line, mark, digest)])[0]
+
+    def insert_all(self, jobs: Sequence[tuple[int, int | None, bytes, bytes]]) -> range:
+        """New jobs: position, line, mark and digest of each. Gives their ids."""
+        (last,) = self._database.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+        for start in range(0, len(jobs), _IN_ONE_INSERT):
+            some = jobs[start : start + _IN_ONE_INSERT]
+            values = [value for place, job in enumerate(some, last + 1 + start) for value in (place, *job)]
+            rows = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
+            self._database.execute(f"INSERT INTO jobs (id, position, line, mark, digest) VALUES {rows}", values)  # noqa: S608
+        return range(last + 1, last + 1 + len(jobs))
 
     def place(self, row: int, position: int | None, line: int | None, mark: bytes) -> None:
         """The job stands at another line, as ``mark``."""
@@ -308,10 +321,19 @@ class Store:
         claimed = self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?)", (name.casefold(), row)).rowcount
         return claimed == 1
 
-    def path_of(self, row: int) -> str | None:
-        """The name chosen for a job's file, where one was."""
-        found = self._database.execute("SELECT path FROM details WHERE row = ?", (row,)).fetchone()
-        return found[0] if found else None
+    def claim_names(self, names: Sequence[tuple[str, int]]) -> bool:
+        """Make file names their jobs' own, if not one of them is another's or wanted twice; else none of them."""
+        wanted = {name.casefold(): row for name, row in names}
+        question = f"SELECT EXISTS (SELECT 1 FROM files WHERE name IN {IN_JSON})"  # noqa: S608 - see there
+        if len(wanted) < len(names) or self._database.execute(question, (json.dumps([*wanted]),)).fetchone()[0]:
+            return False
+        insert(self._database, "INTO files", [*wanted.items()])
+        return True
+
+    def paths_of(self, rows: Sequence[int]) -> dict[int, str]:
+        """The names chosen for jobs' files, where some were."""
+        question = f"SELECT row, path FROM details WHERE row IN {IN_JSON} AND path IS NOT NULL"  # noqa: S608 - see there
+        return dict(self._database.execute(question, (json.dumps(rows),)).fetchall())
 
     def upload(self, key: str) -> tuple[str, float] | None:
         """An upload's URL and when it expires."""

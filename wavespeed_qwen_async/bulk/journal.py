@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ._rows import Joint
+    from ._store import Change
+
 __all__ = ["JOURNAL_NAME", "RESULTS_NAME", "Journal", "JournalError", "Move", "State"]
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class Journal:
         self._lock: FolderLock | None = None
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wavespeed-journal")
-        self._waiting: list[Move | Callable[[Store], Any]] = []
+        self._waiting: list[Change] = []
         self._promise: asyncio.Future[list[Any]] | None = None
         self._work: asyncio.Future[list[Any]] | None = None
         self._broken: BaseException | None = None
@@ -90,6 +93,10 @@ class Journal:
         """Make another change, among the moves and as durable as they are."""
         answer: T = await self._add(change)
         return answer
+
+    async def make(self, change: Joint) -> Any:
+        """Make a change together with those of its kind that come at the same time; gives its answer."""
+        return await self._add(change)
 
     async def read(self, question: Callable[[Store], T]) -> T:
         """Ask, after all moves that were made before."""
@@ -146,7 +153,7 @@ class Journal:
         assert self._store is not None  # noqa: S101 - opened by `open`
         return self._store
 
-    async def _add(self, change: Move | Callable[[Store], Any]) -> Any:
+    async def _add(self, change: Change) -> Any:
         self._opened()
         if self._promise is None:
             self._promise = asyncio.get_running_loop().create_future()
@@ -173,7 +180,7 @@ class Journal:
         self._work = asyncio.get_running_loop().run_in_executor(self._thread, self._written, changes)
         self._work.add_done_callback(lambda done: self._committed(promise, done))
 
-    def _written(self, changes: list[Move | Callable[[Store], Any]]) -> list[Any]:
+    def _written(self, changes: list[Change]) -> list[Any]:
         return self._opened().commit(changes)
 
     def _committed(self, promise: asyncio.Future[list[Any]], work: asyncio.Future[list[Any]]) -> None:

@@ -42,11 +42,13 @@ class SourceLine:
         mark: What stands there, as bytes to compare; of a value without a text, what it means.
     """
 
-    __slots__ = ("_raw", "_source", "line", "mark")
+    __slots__ = ("_digest", "_job", "_raw", "_source", "line", "mark")
 
     def __init__(self, source: _Options, raw: Raw, mark: bytes | None = None) -> None:
         self._source = source
         self._raw = raw
+        self._job: Job | InvalidJobError | None = None
+        self._digest: bytes | None = None
         self.line: int | None = raw.line
         self.mark: bytes = self.digest() if mark is None else mark
 
@@ -56,32 +58,38 @@ class SourceLine:
         Raises:
             InvalidJobError: it means none; the message names the line.
         """
-        try:
-            return self._source.job(self._raw)
-        except InvalidJobError as error:
-            where = "" if self.line is None else f"line {self.line}: "
-            raise InvalidJobError(f"{where}{error.message}", field=error.field) from None
+        if self._job is None:
+            try:
+                self._job = self._source.job(self._raw)
+            except InvalidJobError as error:
+                where = "" if self.line is None else f"line {self.line}: "
+                self._job = InvalidJobError(f"{where}{error.message}", field=error.field)
+        if isinstance(self._job, InvalidJobError):
+            raise self._job from None
+        return self._job
 
     def digest(self) -> bytes:
         """What the job is, however it is written; of a line that means none, what stands there."""
-        try:
-            return digest_of(self.job())
-        except InvalidJobError:
-            text = self._raw.text
-            return mark_of(
-                repr(self._raw.value).encode("utf-8", "replace") if text is None else text, self._source.salt
-            )
+        if self._digest is None:
+            try:
+                self._digest = digest_of(self.job())
+            except InvalidJobError:
+                text = self._raw.text
+                value = repr(self._raw.value).encode("utf-8", "replace") if text is None else text
+                self._digest = mark_of(value, self._source.salt)
+        return self._digest
 
 
 class SourceChunk:
     """Some lines of a source, looked at one by one only where that is needed."""
 
-    __slots__ = ("_block", "_marks", "_source")
+    __slots__ = ("_block", "_lines", "_marks", "_source")
 
     def __init__(self, source: _Options, block: Block) -> None:
         self._source = source
         self._block = block
         self._marks: list[bytes] | None = None
+        self._lines: list[SourceLine] | None = None  # of values, which had to be understood to get their marks
 
     def __len__(self) -> int:
         return len(self._block.lines)
@@ -109,12 +117,14 @@ class SourceChunk:
             if texts is not None:
                 self._marks = marks_of(texts, self._source.salt)
             else:
-                self._marks = [SourceLine(self._source, self._block.raw(place)).mark for place in range(len(self))]
+                self._lines = [SourceLine(self._source, self._block.raw(place)) for place in range(len(self))]
+                self._marks = [line.mark for line in self._lines]
         return self._marks
 
     def line(self, place: int) -> SourceLine:
         """One of them."""
-        return SourceLine(self._source, self._block.raw(place), self.marks[place])
+        mark = self.marks[place]
+        return SourceLine(self._source, self._block.raw(place), mark) if self._lines is None else self._lines[place]
 
 
 class JobSource(Protocol):
