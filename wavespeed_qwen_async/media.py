@@ -139,6 +139,7 @@ class Media:
         *,
         overwrite: bool = True,
         provenance: Provenance | None = None,
+        sync_folder: bool = True,
     ) -> Path:
         """Put an output under ``path``: whole, verified and on the disk, or not at all. Folders are made as needed.
 
@@ -147,6 +148,8 @@ class Media:
             path: Its name; nothing of it is taken from the server.
             overwrite: Whether a file that is there may be replaced.
             provenance: How the image came to be, to be written into it; its pixels stay as they are, byte for byte.
+            sync_folder: Bring its folder's entry to the disk as well. Without, the caller does that, for many at once,
+                before it relies on the file being there after a power cut.
 
         Raises:
             DownloadError: it could not be fetched or written; it is still paid and kept for 7 days.
@@ -158,7 +161,7 @@ class Media:
             if not landing.prepared(self._swept):
                 await self._workers.run(landing.prepare, self._swept)
             await self._downloader.fetch(output, landing, await self._inline(output))
-            await self._workers.run(landing.finish, provenance if self._embed else None)
+            await self._workers.run(landing.finish, provenance if self._embed else None, sync_folder)
         finally:
             await landing.discard()
         return Path(path)
@@ -266,7 +269,7 @@ class _FileLanding:
         if self._part is not None:
             await self._workers.run(self._part.restart)
 
-    def finish(self, provenance: Provenance | None) -> None:
+    def finish(self, provenance: Provenance | None, synced: bool) -> None:  # noqa: FBT001 - by position, for a thread
         """Write the rest, and bring the whole under its name."""
         try:
             if provenance is not None and self._part is None:  # all of it is still here: then it is written once
@@ -277,7 +280,8 @@ class _FileLanding:
             if provenance is not None:
                 part = self._embedded(part, provenance)
             part.finish(self._target, overwrite=self._overwrite)
-            sync_folder(self._target.parent)
+            if synced:
+                sync_folder(self._target.parent)
         except OSError as error:
             raise self._failed(error) from error
 

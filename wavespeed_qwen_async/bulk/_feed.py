@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import aclosing
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from wavespeed_qwen_async._stream import FATAL
 from wavespeed_qwen_async.errors import InsufficientCreditsError, NotSentError, WaveSpeedError
 
+from ._ahead import Ahead
 from ._budget import dollars, micro
 from ._claim import claim, job_of
 from ._entry import Entry
 from ._states import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from ._claim import Claimed, Claims
-    from ._store import Row
+    from ._store import Row, Store
     from ._work import Work
     from .sources import JobSource, SourceChunk
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _BEGUN = (State.SUBMITTED, State.DONE, State.SUBMITTING, State.UNKNOWN)
 _SHOWN = 5
+_AHEAD = 64  # lines pulled while those before are written down: a generator is not pulled far ahead of what is sent
 
 
 class Feed:
@@ -78,40 +80,33 @@ class Feed:
         return entry
 
     async def _lines(self) -> AsyncGenerator[Entry, None]:
-        async with aclosing(self._source.chunks()) as chunks:
-            while (chunk := await self._next(chunks)) is not None:
-                for item in (await self._claimed(chunk)).new:
+        work = self._work
+        most, limit = min(_AHEAD, work.options.window), work.options.limit
+        ahead = Ahead(self._source, most=most, limit=limit, stopping=work.stopping)
+        try:
+            while chunks := await ahead.some():
+                for item in await self._claimed(chunks):
+                    ahead.check()
                     entry = await self._taken_up(item)
-                    if self._work.stopping.is_set():
+                    if work.stopping.is_set():
                         return
                     if entry is not None:
                         yield entry
-
-    async def _next(self, chunks: AsyncIterator[SourceChunk]) -> SourceChunk | None:
-        """The next lines; None at their end, and when the run is to stop, however long the source is thinking."""
-        work, limit = self._work, self._work.options.limit
-        room = None if limit is None else limit - work.tally.seen
-        if work.stopping.is_set() or (room is not None and room <= 0):
-            return None
-        pull = asyncio.ensure_future(_pulled(chunks))
-        stop = asyncio.ensure_future(work.stopping.wait())
-        try:
-            await asyncio.wait({pull, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (pull, stop):
-                if not task.done():
-                    task.cancel()
-            await asyncio.wait({pull, stop})
-        chunk = None if pull.cancelled() else pull.result()
-        return chunk if chunk is None or room is None else chunk.first(room)
+            await ahead.close()
 
-    async def _claimed(self, chunk: SourceChunk) -> Claims:
+    async def _claimed(self, chunks: list[SourceChunk]) -> list[Claimed]:
         work = self._work
         start, again = work.tally.seen, work.options.retry_failed
-        claimed = await work.journal.write(lambda store: claim(store, start, chunk, again=again))
-        work.tally.seen += len(chunk)
-        work.tally.skipped += claimed.saved
-        changed = claimed.changed
+
+        def claim_all(store: Store) -> list[Claims]:
+            starts = accumulate(map(len, chunks), initial=start)
+            return [claim(store, place, chunk, again=again) for place, chunk in zip(starts, chunks, strict=False)]
+
+        claims = await work.journal.write(claim_all)
+        work.tally.seen += sum(map(len, chunks))
+        work.tally.skipped += sum(found.saved for found in claims)
+        changed = [item for found in claims for item in found.changed]
         if changed:
             work.tally.changed += len(changed)
             logger.warning(
@@ -120,7 +115,7 @@ class Feed:
                 ", ".join(str(item.line or item.position + 1) for item in changed[:_SHOWN]),
                 ", ..." if len(changed) > _SHOWN else "",
             )
-        return claimed
+        return [item for found in claims for item in found.new]
 
     async def _taken_up(self, item: Claimed) -> Entry | None:
         """The job of a line as far as it is to be sent, its price reserved."""
@@ -142,9 +137,3 @@ class Feed:
         if work.stopping.is_set():
             work.settle(entry, back=price)
         return entry
-
-
-async def _pulled(chunks: AsyncIterator[SourceChunk]) -> SourceChunk | None:
-    async for chunk in chunks:
-        return chunk
-    return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from ._states import State
     from ._store import Store
@@ -27,6 +28,7 @@ class Move:
         refund: Micro-dollars that come back; None leaves it.
         holds: A prediction id that is this job's from now on.
         result: Its line in ``results.jsonl``.
+        files: Files of its, whose folders are brought to the disk first.
     """
 
     row: int
@@ -36,6 +38,7 @@ class Move:
     refund: int | None = None
     holds: str | None = None
     result: dict[str, Any] | None = None
+    files: Sequence[Path] = ()
 
 
 class Joint(ABC):

@@ -263,12 +263,14 @@ class Steps:
         media = work.engine.media
         names: list[str] = await self._journal.make(Naming(entry.row, work, entry, prediction))
         for output, name in zip(prediction.outputs, names, strict=True):
-            made = Provenance.of(prediction, output=output.index, price=dollars(entry.price))
-            await media.save(output, work.folder / name, provenance=made if work.options.provenance else None)
-        entry.path = work.folder / names[0]
-        await self._journal.move(
-            entry.row, State.SAVED, seconds=seconds, result=entry.result("saved", seconds, work.folder)
-        )
+            made = None
+            if work.options.provenance:
+                made = Provenance.of(prediction, output=output.index, price=dollars(entry.price))
+            await media.save(output, work.folder / name, provenance=made, sync_folder=False)
+        files = [work.folder / name for name in names]
+        entry.path = files[0]
+        told = entry.result("saved", seconds, work.folder)
+        await self._journal.move(entry.row, State.SAVED, seconds=seconds, result=told, files=files)
         work.tally.saved += 1
         work.settle(entry)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from wavespeed_qwen_async._media.files import sync_folder
 
 from ._moves import IN_JSON, insert, waves, write
 from ._results import ResultsFile
@@ -15,7 +18,6 @@ from ._states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     Change = Move | Joint | Callable[["Store"], Any]
 
@@ -62,13 +64,17 @@ class Store:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 answers = self._answers(changes)
-                size = self._tell_results(changes)
+                moves = [change for change in changes if isinstance(change, Move)]
+                for folder in {file.parent for move in moves for file in move.files}:
+                    sync_folder(folder)
+                size = self._tell_results(moves)
                 self._database.execute("COMMIT")
             except BaseException:
                 self._rollback()
                 raise
         except (OSError, sqlite3.Error) as error:
-            raise explained(error, self._results.path if isinstance(error, OSError) else self.path) from error
+            told = (error.filename or self._results.path) if isinstance(error, OSError) else self.path
+            raise explained(error, Path(told)) from error
         if size is not None:
             self._results.keep(size)
         return answers
@@ -103,12 +109,8 @@ class Store:
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
 
-    def _tell_results(self, changes: Iterable[Change]) -> int | None:
-        told = [
-            {**change.result, "job": change.row}
-            for change in changes
-            if isinstance(change, Move) and change.result is not None
-        ]
+    def _tell_results(self, moves: Iterable[Move]) -> int | None:
+        told = [{**move.result, "job": move.row} for move in moves if move.result is not None]
         if not told:
             return None
         size = self._results.append(told)

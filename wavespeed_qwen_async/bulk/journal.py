@@ -17,7 +17,7 @@ from ._states import State
 from ._store import Move, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ._rows import Joint
@@ -48,8 +48,8 @@ class Journal:
         self._lock: FolderLock | None = None
         self._store: Store | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wavespeed-journal")
-        self._waiting: list[Change] = []
-        self._promise: asyncio.Future[list[Any]] | None = None
+        self._waiting: list[tuple[Change, asyncio.Future[Any]]] = []
+        self._soon = False  # a commit of what waits is about to begin
         self._work: asyncio.Future[list[Any]] | None = None
         self._broken: BaseException | None = None
 
@@ -78,6 +78,7 @@ class Journal:
         refund: int | None = None,
         holds: str | None = None,
         result: dict[str, Any] | None = None,
+        files: Sequence[Path] = (),
         **details: Any,
     ) -> None:
         """Move a job to another state; it is on the disk on return.
@@ -87,7 +88,7 @@ class Journal:
         Raises:
             JournalError: it could not be written; then no later move can be either.
         """
-        await self._add(Move(row, to, details, price, refund, holds, result))
+        await self._add(Move(row, to, details, price, refund, holds, result, files))
 
     async def write(self, change: Callable[[Store], T]) -> T:
         """Make another change, among the moves and as durable as they are."""
@@ -105,8 +106,11 @@ class Journal:
     async def close(self) -> None:
         """Write what is waiting, then let go of the files and the lock."""
         try:
-            while (pending := self._work or self._promise) is not None:
-                await _to_its_end(pending, raising=False)
+            while self._waiting or self._work is not None:
+                self._commit()
+                if self._work is not None:
+                    await _to_its_end(self._work, raising=False)
+                await asyncio.sleep(0)  # its callback comes right after it
         finally:
             self._broken = self._broken or JournalError("the journal is closed")
             await self._let_go()
@@ -153,19 +157,20 @@ class Journal:
         assert self._store is not None  # noqa: S101 - opened by `open`
         return self._store
 
-    async def _add(self, change: Change) -> Any:
+    def _add(self, change: Change) -> asyncio.Future[Any]:
+        """Have a change made. Cancelled by whoever waits for it, it is made all the same."""
         self._opened()
-        if self._promise is None:
-            self._promise = asyncio.get_running_loop().create_future()
-            if self._work is None:
-                self._commit_soon()
-        place = len(self._waiting)
-        self._waiting.append(change)
-        answers = await asyncio.shield(self._promise)
-        return answers[place]
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, answer))
+        if self._work is None:
+            self._commit_soon()
+        return answer
 
     def _commit_soon(self) -> None:
         """What else comes in this pass of the loop goes along, or in the time to gather."""
+        if self._soon:
+            return
+        self._soon = True
         loop = asyncio.get_running_loop()
         if self.gather > 0:
             loop.call_later(self.gather, self._commit)
@@ -173,26 +178,30 @@ class Journal:
             loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        promise, self._promise = self._promise, None
-        if promise is None:
-            return
-        changes, self._waiting = self._waiting, []
-        self._work = asyncio.get_running_loop().run_in_executor(self._thread, self._written, changes)
-        self._work.add_done_callback(lambda done: self._committed(promise, done))
+        self._soon = False
+        if self._work is None and self._waiting:
+            group, self._waiting = self._waiting, []
+            changes = [change for change, _ in group]
+            self._work = asyncio.get_running_loop().run_in_executor(self._thread, self._written, changes)
+            self._work.add_done_callback(lambda done: self._committed(group, done))
 
     def _written(self, changes: list[Change]) -> list[Any]:
         return self._opened().commit(changes)
 
-    def _committed(self, promise: asyncio.Future[list[Any]], work: asyncio.Future[list[Any]]) -> None:
+    def _committed(self, group: list[tuple[Change, asyncio.Future[Any]]], work: asyncio.Future[list[Any]]) -> None:
         self._work = None
         error = JournalError("the journal was closed") if work.cancelled() else work.exception()
-        if error is None:
-            promise.set_result(work.result())
-        else:
+        if error is not None:
             self._broken = error
-            promise.set_exception(error)
-            promise.exception()  # seen: its waiters may all have been cancelled
-        if self._promise is not None:
+            for _, answer in group:
+                if not answer.done():
+                    answer.set_exception(error)
+                    answer.exception()  # seen, whoever waits for it
+        else:
+            for (_, answer), found in zip(group, work.result(), strict=True):
+                if not answer.done():
+                    answer.set_result(found)
+        if self._waiting:
             self._commit_soon() if self.gather > 0 else self._commit()
 
 

@@ -72,6 +72,7 @@ class _DeskMedia(Media):
         *,
         overwrite: bool = True,  # noqa: ARG002 - the journal gave each file its name
         provenance: Provenance | None = None,
+        sync_folder: bool = True,  # noqa: ARG002 - the worker that saves it does, on its own machine
     ) -> Path:
         self._admit(output)
         name = Path(path).relative_to(self._folder).as_posix()
