@@ -333,6 +333,44 @@ async def test_unknown_ones_are_left_looked_for_again_and_sent_again_only_when_a
     assert sorted(line["status"] for line in results(folder)) == ["saved"] * 4
 
 
+async def test_sent_again_as_asked_it_costs_its_price_twice_and_the_budget_counts_both(
+    run, opened, write, folder, emulator
+):
+    emulator.faults.script("submit", "drop_after")
+    emulator.faults.add("list", "status", status=500)  # what became of it is never found out
+    batch, _ = await run(write(*prompts(1)), budget=0.05)
+    assert batch.summary().unknown == 1
+    source = write(*prompts(3))
+    async with opened() as session:
+        plan = await Batch(source, folder, session, budget=0.06, resubmit_unknown=True).plan()
+    assert "up to 1 unknown jobs are sent again for $0.025 more, and may be billed twice" in plan.notes
+    assert "the budget does not cover all: the rest stays for a later run" in plan.notes
+    for budget, sent in ((0.04, 0), (0.06, 1), (0.08, 2)):
+        batch, outcomes = await run(source, budget=budget, resubmit_unknown=True)
+        assert len(emulator.ledger.accepted) == 1 + sent, "one was accepted, and nobody knows it"
+        assert batch.summary().cost_total == pytest.approx(0.025 + 0.025 * sent)
+        assert batch.summary().cost_total <= budget
+        assert batch.summary().stopped == "budget"
+        assert all(outcome.ok for outcome in outcomes)
+    batch, outcomes = await run(source, budget=0.125, resubmit_unknown=True)
+    assert len(outcomes) == 1
+    assert batch.summary().stopped is None
+    assert batch.summary().cost_total == pytest.approx(0.1)
+    assert batch.summary().unknown == 0
+
+
+async def test_what_comes_back_of_a_second_send_is_the_second_price_only(run, write, emulator):
+    emulator.faults.script("submit", "drop_after")
+    emulator.faults.add("list", "status", status=500)
+    source = write({"prompt": "[moderated]"})
+    await run(source)
+    batch, (outcome,) = await run(source, resubmit_unknown=True)
+    assert outcome.error.billed == "yes"
+    assert batch.summary().refunded == pytest.approx(0.025)
+    assert batch.summary().cost == 0
+    assert batch.summary().cost_total == pytest.approx(0.025), "the first was perhaps paid"
+
+
 async def test_hundreds_that_are_looked_for_keep_no_new_one_from_being_sent(opened, run, write, folder, emulator):
     slow = emulator.faults.add("submit", "slow_headers", seconds=100)
     await cut_off(opened, folder, write(*prompts(280)), 40)

@@ -167,6 +167,41 @@ async def test_many_moves_share_one_commit(tmp_path, monkeypatch):
     await journal.close()
 
 
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_commit_takes_as_many_statements_as_there_are_kinds_of_moves(store, count):
+    """Whatever the number of jobs: each statement is a wait for the lock that the event loop holds."""
+    statements = []
+    store._database.set_trace_callback(statements.append)
+
+    def taken(*changes):
+        statements.clear()
+        answers = store.commit(changes)
+        return len(statements), answers
+
+    lines = [(n, n, b"m%d" % n, b"d%d" % n) for n in range(count)]
+    number, (rows,) = taken(lambda store: store.insert_all(lines))
+    assert number == 4  # with BEGIN and COMMIT
+    sent = [Move(row, State.SUBMITTING, {"inputs": "{}", "sent_at": float(row)}, price=25_000) for row in rows]
+    assert taken(*sent)[0] == 7
+    accepted = [Move(row, State.SUBMITTED, {"prediction_id": f"p{row}"}, holds=f"p{row}") for row in rows]
+    assert taken(*accepted)[0] == 5
+    done = [Move(row, State.DONE, {"path": f"{row}.jpg"}) for row in rows]
+    saved = [Move(row, State.SAVED, {"seconds": 1.0}, result={"index": row}) for row in rows]
+    assert taken(*done, *saved)[0] == 7
+    assert {row.state for row in store.rows([*rows])} == {State.SAVED}
+    assert store.rows([rows[0]])[0].path == f"{rows[0]}.jpg"
+    assert store.held([f"p{rows[-1]}"]) == {f"p{rows[-1]}"}
+    assert store.counts().cost == count * 25_000
+
+
+def test_of_many_moves_an_illegal_one_is_named_and_none_is_made(store):
+    rows = store.commit([lambda store: store.insert_all([(n, n, b"m", b"d%d" % n) for n in range(3)])])[0]
+    store.commit([Move(rows[1], State.FAILED)])
+    with pytest.raises(AssertionError, match=rf"no legal move to SUBMITTING: jobs {rows[1]} from FAILED"):
+        store.commit([Move(row, State.SUBMITTING) for row in rows])
+    assert [store.state(row)[0] for row in rows] == [State.NEW, State.FAILED, State.NEW]
+
+
 async def test_a_move_is_made_even_if_nobody_waits_for_it(tmp_path):
     journal = await Journal.open(tmp_path)
     row = await journal.write(lambda store: store.insert(0, 1, b"m", b"d"))

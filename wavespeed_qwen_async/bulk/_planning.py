@@ -63,6 +63,8 @@ async def make_plan(
                     await tally.take(journal, chunk, options)
             after = await journal.read(lambda store: store.counts(tally.total))
             removed = await journal.read(lambda store: store.gone(tally.total))
+            if options.resubmit_unknown:
+                tally.again = await journal.read(lambda store: store.unknown_cost())
         finally:
             await journal.close()
     finally:
@@ -77,6 +79,7 @@ class _Tally:
         self._session = session
         self._prices = Prices(session)
         self.total = 0
+        self.again = 0  # micro-dollars that unknown jobs cost once more
         self._new: Counter[tuple[str, int, str]] = Counter()
         self._invalid: list[tuple[int | None, str]] = []
         self._invalid_count = 0
@@ -138,7 +141,7 @@ class _Tally:
             affordable=self._affordable(left, new),
             balance=balance,
             seconds=self._seconds(new + resent),
-            notes=self._notes(cost, left, balance, resent),
+            notes=self._notes(cost + self.again, left, balance, resent),
         )
 
     async def _balance(self) -> float | None:
@@ -180,7 +183,8 @@ class _Tally:
         if left is not None and left < cost:
             notes.append("the budget does not cover all: the rest stays for a later run")
         if resent:
-            notes.append(f"up to {resent} unknown jobs are sent again, and may be billed twice")
+            more = f"${dollars(self.again):g} more"
+            notes.append(f"up to {resent} unknown jobs are sent again for {more}, and may be billed twice")
         if self._new:
             notes.append("tasks that fail are refunded; how many will, and how long the server takes, can't be known")
         return notes

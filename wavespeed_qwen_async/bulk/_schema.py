@@ -60,6 +60,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE api (one INTEGER PRIMARY KEY CHECK (one = 1), address TEXT NOT NULL);
     CREATE INDEX details_lines ON details (row) WHERE lines > 1;
     """,
+    # 3: what jobs cost that were sent again though nothing tells that their earlier submit was free.
+    """
+    CREATE TABLE given_up (row INTEGER PRIMARY KEY, price INTEGER NOT NULL);
+    """,
 )
 """Migration n brings a journal from version n - 1 to n. Never change one that was released: add the next."""
 

@@ -27,7 +27,7 @@ from wavespeed_qwen_async.errors import (
 from wavespeed_qwen_async.predictions import Prediction
 from wavespeed_qwen_async.provenance import Provenance
 
-from ._budget import dollars
+from ._budget import dollars, micro
 from ._entry import Withdrawn
 from ._naming import Naming
 from ._schema import JournalError
@@ -143,14 +143,26 @@ class Steps:
             await self._send_found_absent(flight, entry)
 
     async def _still_unknown(self, flight: Flight, entry: Entry, error: SubmissionUnknown | None) -> None:
-        if not self._work.options.resubmit_unknown:
+        work = self._work
+        work.settle(entry)  # perhaps paid: no second submit takes that back
+        if not work.options.resubmit_unknown or entry.job is None or not await self._reserved(entry):
             entry.withdrawn = True  # it was told when it became unknown; the summary goes on saying it
-            self._work.settle(entry)
             self._land(flight, entry)
             return
         logger.warning("job %d is sent again as asked; its lost submit may be billed too", entry.index, exc_info=error)
-        await self._journal.move(entry.row, State.NEW)
+        await self._journal.write(lambda store: store.again(entry.row))
         await self._send_again(flight, entry)
+
+    async def _reserved(self, entry: Entry) -> bool:
+        """Reserve the price of a second submit; False where the budget does not hold it."""
+        work = self._work
+        assert entry.job is not None  # noqa: S101 - looked at by the caller
+        price = micro((await work.prices.of(entry.job)).amount)
+        if not await work.budget.reserve(price):
+            work.stop("budget")
+            return False
+        entry.price, entry.reserved = price, True
+        return True
 
     async def _send_found_absent(self, flight: Flight, entry: Entry) -> None:
         """It never arrived: it is new again, and sent now if its line has passed by already."""

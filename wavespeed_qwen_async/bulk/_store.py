@@ -216,8 +216,13 @@ class Store:
         self._database.execute("UPDATE jobs SET position = NULL WHERE id = ?", (row,))
 
     def again(self, row: int) -> None:
-        """A failed job is to be sent once more; what failed stays told until then."""
-        self.apply(Move(row, State.NEW))
+        """A failed or unknown job is to be sent once more; what it cost, or perhaps did, stays counted beside that."""
+        self._database.execute(
+            "INSERT INTO given_up SELECT id, price FROM jobs WHERE id = ? AND price > 0 "
+            "ON CONFLICT (row) DO UPDATE SET price = price + excluded.price",
+            (row,),
+        )
+        self.apply(Move(row, State.NEW, price=0))
 
     def renew(self, row: int) -> None:
         """A job that was to be sent, and certainly was not accepted, is new again and costs nothing."""
@@ -283,7 +288,8 @@ class Store:
         """How many jobs of the source's first ``end`` lines are in each state; the money is that of all jobs."""
         where = "position IS NOT NULL" if end is None else f"position < {int(end)}"
         states: dict[State, int] = {}
-        cost = refund = 0
+        (cost,) = self._database.execute("SELECT coalesce(sum(price), 0) FROM given_up").fetchone()
+        refund = 0
         for state, here, paid, back in self._database.execute(
             f"SELECT state, sum({where}), sum(price), sum(refund) FROM jobs GROUP BY state"  # noqa: S608
         ):
@@ -291,6 +297,12 @@ class Store:
             cost += paid
             refund += back
         return Counts(states, cost, refund)
+
+    def unknown_cost(self) -> int:
+        """Micro-dollars that jobs perhaps cost of which nothing tells whether they were accepted."""
+        question = "SELECT coalesce(sum(price), 0) FROM jobs WHERE state = ?"
+        (cost,) = self._database.execute(question, (int(State.UNKNOWN),)).fetchone()
+        return int(cost)
 
     def errors(self) -> list[tuple[str, int, str]]:
         """The errors of failed and unknown jobs by kind: how many, and one of them; the most frequent first."""
