@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async._limits.rate import LATEST_ARRIVAL, MARGIN, Pace, Send, SendWindow
+from wavespeed_qwen_async._limits.rate import LATEST_ARRIVAL, MARGIN, SLOW, Pace, Send, SendWindow
 
 
 class Nobody:
@@ -271,17 +271,28 @@ def test_one_that_did_not_leave_gives_its_place_back():
     assert pace.due(60) == 0
 
 
-def test_no_more_than_the_ways_are_unanswered_and_slow_answers_open_more():
+def test_no_more_than_the_ways_leave_at_once_and_slow_answers_open_more():
     window = SendWindow(60.0, ways=2)
-    first, second, third = (Send(None, 0.0, 0) for _ in range(3))
+    first, second = send_at(0.0), send_at(0.1)
     window.add(first)
-    assert window.free_at(100, 0.0) == 0.0
+    assert window.free_at(100, 0.1) == 0.1
     window.add(second)
-    assert window.free_at(100, 0.0) == LATEST_ARRIVAL  # both ways are taken: until an answer, or one is aged
-    window.settle(first, 0.9)
-    assert window.free_at(100, 0.9) == 0.9
-    window.settle(second, 1.1)  # slow: three ways from here on
-    for send in (third, Send(None, 1.1, 0), Send(None, 1.1, 0)):
+    assert window.free_at(100, 0.1) == 0.0 + SLOW  # both ways are taken: until an answer, or one turns out to be slow
+    window.settle(first, 0.3)
+    assert window.free_at(100, 0.3) == 0.3
+    window.settle(second, 0.1 + SLOW + 0.1)  # slow: three ways from here on
+    for _ in range(3):
         assert window.free_at(100, 1.1) == 1.1
-        window.add(send)
-    assert window.free_at(100, 1.1) > 1.1
+        window.add(send_at(1.1))
+    assert window.free_at(100, 1.1) == 1.1 + SLOW
+
+
+def test_answers_that_never_come_hold_no_way():
+    window = SendWindow(60.0, ways=2)
+    left = []
+    now = 0.0
+    while len(left) < 10:
+        now = window.free_at(100, now)
+        left.append(now)
+        window.add(send_at(now))
+    assert left == [SLOW * (number // 2) for number in range(10)]

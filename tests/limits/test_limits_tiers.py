@@ -93,7 +93,7 @@ async def test_above_ten_a_second_a_few_leave_together():
     assert max(together.values()) <= 6
 
 
-@pytest.mark.parametrize(("burst", "at_once", "after"), [(True, 96, 0.0), (True, 500, 1.5), (100, 100, 0.1)])
+@pytest.mark.parametrize(("burst", "at_once", "after"), [(True, 48, 0.0), (True, 500, 3.0), (100, 100, 0.1)])
 async def test_burst_lets_the_first_images_leave_at_once(burst, at_once, after):
     server = StrictServer(500)
     client = Client(Limits.for_tier("silver", burst=burst), server)

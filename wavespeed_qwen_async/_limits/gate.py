@@ -104,16 +104,18 @@ class Gate:
             return
         now = self.now()
         self.pause.settled(send)
-        if isinstance(error, NotSentError):
+        if error is None:
+            self.window.settle(send, now)
+            self._accepted(send, now)
+        elif isinstance(error, NotSentError):
             self._unsend(send)
             return
-        if isinstance(error, RateLimitError):
+        elif isinstance(error, RateLimitError):
             self._refuse(send, error, now)
         else:
             self.window.settle(send, now)
-            if error is None or isinstance(error, (BadRequestError, PredictionError)):
-                if self.pause.accepted(send):
-                    self._pace.hold(now)
+            if isinstance(error, (BadRequestError, PredictionError)):
+                self._accepted(send, now)
             elif isinstance(error, (SubmissionUnknown, ServerError)) and self.pause.failed(send, now):
                 self._begin_pause(now)
         self.pump()
@@ -159,6 +161,10 @@ class Gate:
         self.pause.sent(send)
         self.sent += 1
         return send
+
+    def _accepted(self, send: Send, now: float) -> None:
+        if self.pause.accepted(send):
+            self._pace.hold(now)
 
     def _unsend(self, send: Send) -> None:
         self.pause.settled(send)

@@ -35,12 +35,12 @@ GATHER = 0.1
 """Seconds between two times that the pace lets somebody go, at least: above ten a second a few leave together. To wake
 up for each costs as much again as the submit itself. What is late by it is made up for (`CATCH_UP`)."""
 
-WAYS = 96
-"""Submits on the way to the server at once, to begin with: enough for ultra's 83 a second where an answer takes a
-second. A steep start would otherwise open a connection, with TLS, for each of hundreds."""
+WAYS = 48
+"""Submits that leave within `SLOW` seconds and are on the way to the server at once, to begin with: 96 a second at
+least, more than ultra's 83. A steep start would otherwise open a connection, with TLS, for each of hundreds."""
 
-SLOW = 1.0
-"""Seconds from which an answer is slow: where they are, more must be on the way to keep up the rate."""
+SLOW = 0.5
+"""Seconds from which an answer is slow: then others may leave beside it, and more at once, to keep up the rate."""
 
 MOST_WAYS = 1000
 
@@ -86,7 +86,7 @@ class SendWindow:
 
     Args:
         length: Seconds.
-        ways: How many may be on the way unanswered, to begin with. Each slow answer makes it one more.
+        ways: How many that left lately may be on the way unanswered, to begin with. Each slow answer makes it one more.
     """
 
     def __init__(self, length: float, ways: int = WAYS) -> None:
@@ -130,8 +130,10 @@ class SendWindow:
     def used(self, now: float) -> int:
         """How many sends the server may be counting."""
         self._age(now)
-        self._forget(now)
-        return self._unanswered + len(self._answered)
+        answered = self._answered
+        if answered and answered[0] <= now - self.length - MARGIN + SLACK:
+            self._forget(now)
+        return self._unanswered + len(answered)
 
     def accepted(self, now: float) -> int:
         """How many left within the window that ends `now` and were not refused, those without an answer included.
@@ -155,13 +157,24 @@ class SendWindow:
     def free_at(self, limit: int, now: float) -> float:
         """When, as far as is known now, one more may leave. An answer can make it earlier, never later."""
         excess = self.used(now) - limit
-        if excess < 0 and self._unanswered < self._ways:
-            return now
-        if 0 <= excess < len(self._answered):
+        if excess < 0:
+            return now if self._unanswered < self._ways else self._way_free_at(now)
+        if excess < len(self._answered):
             return self._answered[excess] + self.length + MARGIN
         # All that is answered will not do: wait for an answer, or until the oldest is taken to have arrived.
         oldest = next((send.started for send in self._under_way if not send.settled), now)
         return oldest + LATEST_ARRIVAL
+
+    def _way_free_at(self, now: float) -> float:
+        """The same for the ways alone: one is free when the answer comes, or turns out to be slow."""
+        taken = 0
+        for send in reversed(self._under_way):
+            if send.started <= now - SLOW:
+                break
+            taken += not send.settled
+            if taken == self._ways:
+                return send.started + SLOW
+        return now
 
     def rest(self, now: float) -> float:
         """Seconds until the oldest send that is counted leaves the window; the whole window if there is none."""
