@@ -15,7 +15,7 @@ __all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_betw
 
 FEW = 3  # fewer than this are checked one by one: that takes no more requests than asking for the list
 MANY = 16
-SWEEP_EVERY = 0.5
+SWEEP_EVERY = 0.6
 SWEEP_RARELY = 2.0  # for a few, that many seconds divided by half their number
 PAGE_REST = 0.1  # seconds between two sweeps for each page that the last one took
 FAILURES_EVERY = 2.5  # seconds, for many; fewer find their failures by single checks sooner
@@ -123,7 +123,7 @@ def pause_between_plans(entries: int) -> float:
 
 
 def sweep_interval(ripe: int, pages: int) -> float:
-    """Seconds between two sweeps: half a second for many, longer for few jobs or many pages."""
+    """Seconds between two sweeps: `SWEEP_EVERY` for many, longer for few jobs or many pages."""
     return max(SWEEP_EVERY, PAGE_REST * pages, min(SWEEP_RARELY, 2 * SWEEP_RARELY / max(1, ripe)))
 
 
