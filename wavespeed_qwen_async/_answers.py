@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from yarl import URL
 
@@ -84,6 +84,12 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class _Submitted(BaseModel):
+    """The good answer to a submit, as far as it matters."""
+
+    data: Prediction
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """What one image costs.
@@ -118,6 +124,11 @@ def read_submit(answer: Answer, job: Job | None = None) -> Prediction:
         BadRequestError: (and its kin) refused, unbilled.
         SubmissionUnknown: nothing in the answer tells whether it was accepted: any 5xx, HTML, cut JSON, a redirect.
     """
+    if answer.status not in _REFUSALS:
+        try:  # from JSON in one go, which is a third of the work
+            return _Submitted.model_validate_json(answer.body).data
+        except ValidationError:
+            pass
     envelope = _envelope(answer.body)
     prediction = _prediction_in(envelope)
     if prediction is not None and answer.status not in _REFUSALS:
@@ -291,12 +302,14 @@ def _prediction_in(envelope: Mapping[str, Any]) -> Prediction | None:
     data = envelope.get("data")
     if not isinstance(data, dict) or not data.get("id"):
         return None
-    for known in (data, {name: data[name] for name in _ESSENTIAL if name in data}):
-        try:
-            return Prediction.model_validate(known)
-        except ValidationError:  # something else that it carries must not cost the id, which is paid
-            continue
-    return None
+    try:
+        return Prediction.model_validate(data)
+    except ValidationError:  # something else that it carries must not cost the id, which is paid
+        pass
+    try:
+        return Prediction.model_validate({name: data[name] for name in _ESSENTIAL if name in data})
+    except ValidationError:
+        return None
 
 
 def _names_a_prediction(envelope: Mapping[str, Any]) -> bool:

@@ -112,10 +112,11 @@ class Api:
         while True:
             attempt += 1
             send = await self.limits.start(again=attempt > 1)
-            began = _now() if began is None else began
+            now = _now()
+            began = now if began is None else began
             if leaving is not None:
                 leaving()
-            exchange = self._exchange(send, request, job, trace=trace, witness=witness, read_timeout=read_timeout)
+            exchange = self._exchange(send, request, job, now, trace=trace, witness=witness, read_timeout=read_timeout)
             try:
                 return await (self._as_a_guest(exchange) if spared else self._in_a_task(exchange))
             except RateLimitError:
@@ -161,6 +162,7 @@ class Api:
         send: Send,
         request: Request,
         job: Job,
+        now: float,
         *,
         trace: Trace | None,
         witness: Witness | None,
@@ -169,8 +171,9 @@ class Api:
         try:
             if witness is not None:
                 await witness.sending(request)
+                now = _now()
             if trace is not None:
-                trace.left(_now())
+                trace.left(now)
             prediction = read_submit(await self.transport.send(request, read_timeout=read_timeout), job)
         except WaveSpeedError as error:
             error.job = job

@@ -21,10 +21,14 @@ class Deadlines:
         self._seconds = seconds
         self._waits: dict[Wait, None] = {}  # in the order of their deadlines, since all may take equally long
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def wait(self) -> Wait:
         """A wait of the running task, to be entered at once."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - what is awaited is awaited in a task
         wait = Wait(self._waits, task, loop.time() + self._seconds)
         self._waits[wait] = None
@@ -33,8 +37,8 @@ class Deadlines:
         return wait
 
     def close(self) -> None:
-        """Let the timer go."""
-        timer, self._timer = self._timer, None
+        """Let the timer go, and the loop."""
+        timer, self._timer, self._loop = self._timer, None, None
         if timer is not None:
             timer.cancel()
 

@@ -147,7 +147,7 @@ class Engine:
         ``flight``: it is that of a flow, whose task is spared while it sends, and which is told when it leaves.
         """
         try:
-            sources = [await self.media.url_for(source) for source in job.sources]
+            sources = [await self.media.url_for(source) for source in job.sources] if job.sources else ()
         except WaveSpeedError as error:
             error.job = job
             raise
@@ -155,7 +155,7 @@ class Engine:
         request = _wire.submit_request(job, sources, webhook=webhook)
         timeout = self.api.transport.timeout.sync if job.enable_sync_mode else None
         leaving = None if flight is None else flight.leave
-        began = asyncio.get_running_loop().time()
+        began: float | None = None
         while True:
             sending = self.reconciler.watch(request, job.model_id)
             try:
@@ -176,7 +176,8 @@ class Engine:
                     await self.api.write_down(prediction, job, witness, sending)
             if prediction is not None:
                 return prediction.bound(job, self._fetcher)
-            if asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
+            began = sending.started if began is None else began
+            if began is not None and asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
                 raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
 
     async def _webhook_of(self, receiver: WebhookReceiver) -> str | None:

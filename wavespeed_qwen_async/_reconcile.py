@@ -139,7 +139,7 @@ class Reconciler:
         self._api = api
         self._tasks = tasks
         self._lost: list[Lost] = []
-        self._held: deque[tuple[float, str, float | None]] = deque()
+        self._held: deque[tuple[float, str, datetime | None]] = deque()
         self._ids: set[str] = set()
         self._worker: asyncio.Task[None] | None = None
 
@@ -154,10 +154,10 @@ class Reconciler:
 
     def hold(self, prediction: Prediction) -> None:
         """A prediction is some job's of this session."""
-        created = prediction.created_at.timestamp() if prediction.created_at is not None else None
+        now = _now()
         self._ids.add(prediction.id)
-        self._held.append((_now(), prediction.id, created))
-        self._forget()
+        self._held.append((now, prediction.id, prediction.created_at))
+        self._forget(now)
 
     def release(self, prediction: Prediction) -> None:
         """It is no job's after all: it could not be written down whose it is."""
@@ -290,7 +290,7 @@ class Reconciler:
         must = (
             prediction_id
             for _, prediction_id, created in self._held
-            if created is not None and since <= created < newest - self.patience.margin
+            if created is not None and since <= created.timestamp() < newest - self.patience.margin
         )
         return all(prediction_id in found for prediction_id in must)
 
@@ -321,15 +321,15 @@ class Reconciler:
     def _offset(self) -> float:
         return self._server_now() - _now()
 
-    def _forget(self) -> None:
+    def _forget(self, now: float) -> None:
         """Drop what no lost submit can be confused with any more."""
-        oldest = next(iter(self.airborne), None)
-        horizon = _now() if oldest is None or oldest.started is None else oldest.started
-        if self._lost:
+        held = self._held
+        if self._lost or held[0][0] >= now - 2 * GUARD:
             return
-        horizon -= 2 * GUARD
-        while self._held and self._held[0][0] < horizon:
-            self._ids.discard(self._held.popleft()[1])
+        oldest = next(iter(self.airborne), None)
+        horizon = (now if oldest is None or oldest.started is None else oldest.started) - 2 * GUARD
+        while held and held[0][0] < horizon:
+            self._ids.discard(held.popleft()[1])
 
 
 def _clusters(lost: Sequence[Lost]) -> list[list[Lost]]:

@@ -160,24 +160,25 @@ class Transport:
             SubmissionUnknown: A submit left, and no whole answer came.
             LostAnswerError: The same for a read.
         """
-        url = self._place_of(request)
+        client, url = _open(self._client), self._place_of(request)
         deadlines = self._deadlines if read_timeout is None else Deadlines(read_timeout)
         body = None if request.body is None else _TrackedBody(request.body, content_type="application/json")
         if body is not None:
             body.fence = fence
         try:
             with deadlines.wait():
-                async with _open(self._client).request(
+                async with client.request(
                     request.method,
                     url,
                     data=body,
                     headers=None if self._own else self._headers,
                     timeout=self._connecting,
                     allow_redirects=False,
-                    proxy=self._proxy_for(url),
+                    proxy=self._proxy_for(url) if self._proxies else self._proxy,
                 ) as response:
                     self._seen(response)
-                    return Answer(response.status, response.headers, await _whole_body(response))
+                    whole = await (response.read() if _is_short(response) else _bounded(response))
+                    return Answer(response.status, response.headers, whole)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             sent = body is not None and body.handed_over
             raise self._failure(request, error, url=url, sent=sent) from error
@@ -235,7 +236,8 @@ class Transport:
                 proxy=self._proxy_for(url),
             ) as response:
                 self._seen(response)
-                return Answer(response.status, response.headers, await _whole_body(response))
+                whole = await (response.read() if _is_short(response) else _bounded(response))
+                return Answer(response.status, response.headers, whole)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise LostAnswerError(f"{url.host}: {_reason(error)}") from error
 
@@ -252,7 +254,8 @@ class Transport:
     def _seen(self, response: aiohttp.ClientResponse) -> None:
         self.reached = True
         date = response.headers.get("Date")
-        if date is not None:
+        if date is not None and (self._date is None or date != self._date[0]):
+            # The first answer of a second tells the time best.
             self._date = (date, asyncio.get_running_loop().time())
 
     def _place_of(self, request: Request) -> URL:
@@ -297,9 +300,13 @@ def _open(client: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     return client
 
 
-async def _whole_body(response: aiohttp.ClientResponse) -> bytes:
-    if (response.content_length or 0) <= MAX_ANSWER_BYTES and not response.headers.get("Transfer-Encoding"):
-        return await response.read()
+def _is_short(response: aiohttp.ClientResponse) -> bool:
+    """Whether it says that it is no longer than an answer may be."""
+    return (response.content_length or 0) <= MAX_ANSWER_BYTES and not response.headers.get("Transfer-Encoding")
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """A body that may be of any length."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece

@@ -22,7 +22,7 @@ from ._limits.slots import Slot, Slots, check_count
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from .errors import WaveSpeedError
@@ -103,9 +103,9 @@ class LimitsSnapshot:
 class Limiter(Protocol):
     """What a session asks of its limits: `Limits`, or something that several machines share.
 
-    For each job: `acquire` a slot; for each send of it `start`, send, `report`; and `Slot.release` when the outcome
-    is handed over. An implementation for several machines can keep slots and reads of its own (`Slots` does) and
-    only decide in `start` and `report`.
+    For each job: `acquire` a slot; for each send of it `start`, send, `report`; and `Slot.release` when the prediction
+    has ended, or never came to be. An implementation for several machines can keep slots and reads of its own (`Slots`
+    does) and only decide in `start` and `report`.
     """
 
     @property
@@ -267,14 +267,14 @@ class Limits:
     def max_in_flight(self, value: int) -> None:
         self._slots.size = value
 
-    async def acquire(self) -> Slot:
+    def acquire(self) -> Coroutine[Any, Any, Slot]:
         """Take a place among the predictions in flight, first come, first served; held until `Slot.release`.
 
         Cancelled, it takes nothing. When a place is free it doesn't yield to the event loop.
         """
-        return await self._slots.acquire()
+        return self._slots.acquire()
 
-    async def start(self, *, again: bool = False) -> Send:
+    def start(self, *, again: bool = False) -> Coroutine[Any, Any, Send]:
         """Wait for permission for one send of a submit; first come, first served.
 
         Cancelled, it takes nothing. To be followed by `report`; a send that is never reported counts as arrived.
@@ -286,7 +286,7 @@ class Limits:
             LimitsBrokenError: The server has refused or failed for so long that the run should end. After
                 `retry_after` seconds one submit is tried again.
         """
-        return await self._gate.start(again=again)
+        return self._gate.start(again=again)
 
     def report(self, send: Send, error: WaveSpeedError | None = None) -> None:
         """Tell how a send ended, once for each: None accepted, else its error.
