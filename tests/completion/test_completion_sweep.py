@@ -67,7 +67,7 @@ async def test_the_lower_bound_moves_up_with_what_is_still_awaited(server):
     for at, query in completed_queries(server):
         assert at - loop_time(query["created_after"]) < 8.0 + 4.0  # what a single check has shown is looked for, too
     assert len(ends.all) == 300
-    assert delays(server, ends)[-1] < 1.0
+    assert delays(server, ends)[-8] < 1.0  # fewer than eight are asked about less often
 
 
 async def test_two_models_in_flight_are_asked_for_together(server):
@@ -145,9 +145,7 @@ async def test_jobs_that_take_longer_than_was_thought_are_no_stragglers(server):
         await asyncio.sleep(130)
     late = delays(server, ends)
     assert len(late) == 1500
-    assert (
-        late[-FEW] < 2.5
-    )  # one taken for a straggler would wait for its turn to be checked singly, as the last two do
+    assert late[-FEW] < 2.5  # one taken for a straggler would be checked singly, and later, as the last two are
     assert server.requests["result"] < 120
 
 
