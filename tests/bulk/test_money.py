@@ -7,7 +7,7 @@ from durable import images, prompts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async import AuthenticationError, ConfigurationError
+from wavespeed_qwen_async import AuthenticationError, BudgetError, ConfigurationError, InsufficientCreditsError
 from wavespeed_qwen_async.bulk import Batch
 from wavespeed_qwen_async.bulk._budget import Budget, micro
 
@@ -21,6 +21,9 @@ async def test_a_dollar_buys_exactly_forty(run, write, emulator, folder):
     summary = batch.summary()
     assert summary.stopped == "budget"
     assert summary.cost == 1.0
+    with pytest.raises(BudgetError, match=r"the folder cost \$1 so far") as raised:
+        summary.raise_if_stopped()
+    assert raised.value.billed == "no"
     assert batch.progress().budget_left == 0
 
 
@@ -52,8 +55,11 @@ async def test_used_up_credits_end_it_cleanly(run, write, emulator, opened, fold
     assert all(outcome.ok for outcome in outcomes)
     assert len(outcomes) == 10
     assert batch.summary().stopped == "credits"
+    with pytest.raises(InsufficientCreditsError, match="top it up"):
+        batch.summary().raise_if_stopped()
     emulator.faults.clear()
     batch, outcomes = await run(source)
+    batch.summary().raise_if_stopped()
     assert len(outcomes) == 40
     assert len(emulator.ledger.accepted) == 50
 

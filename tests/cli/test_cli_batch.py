@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,6 +156,34 @@ def test_a_lost_answer_that_nothing_settles_is_left_unknown(command, wavespeed_e
     assert ended.code == 7, ended.out
     assert "--resubmit-unknown" in ended.out
     assert "may be billed" in ended.out
+
+
+def test_predictions_of_nobody_are_told_listed_and_fetched(command, wavespeed_emulator, jobs, tmp_path):
+    assert command("batch", jobs(*foxes(1)), "-o", "an out").code == 0
+    command("generate", "somebody else's", "-o", "theirs.jpg")
+    command("generate", "[moderated]", "-o", "none.jpg")
+    theirs = wavespeed_emulator.ledger.accepted[1].id
+    wavespeed_emulator.faults.add("submit", "drop_after", nth=1)  # a lost answer is looked for
+    told = command("batch", jobs(*foxes(3)), "-o", "an out").out
+    assert "2 predictions of this time belong to none of these jobs" in told
+    lists, fetches = (
+        re.search(rf"wavespeed-qwen ({name} --strangers 'an out')  ", told) for name in ("history", "download")
+    )
+    listed = [event["id"] for event in command(*shlex.split(lists[1]), "--json").events]
+    assert len(listed) == 2
+    assert theirs in listed
+    assert command(*shlex.split(fetches[1]), "-o", "found").out == f"found/{theirs}.jpeg\n"
+    assert len(list((tmp_path / "found").iterdir())) == 1
+
+
+def test_strangers_of_a_folder_without_a_batch(command, wavespeed_emulator, tmp_path):
+    for name in ("history", "download"):
+        ended = command(name, "--strangers", "out")
+        assert (ended.code, ended.out) == (2, "")
+        assert "--strangers out: no batch was run there" in one_line(ended.err)
+    assert not (tmp_path / "out").exists()
+    assert "leave out --status" in one_line(command("history", "--strangers", "out", "--since", "1").err)
+    assert "give ids of predictions" in one_line(command("download").err)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from wavespeed_qwen_async.errors import BudgetError, InsufficientCreditsError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -176,3 +178,19 @@ class BatchSummary:
     errors: list[tuple[str, int, str]]
     strangers: int
     stopped: Literal["budget", "credits", "drained"] | None
+
+    def raise_if_stopped(self) -> None:
+        """Raise where money ended the run before its source did, for callers to whom that is an error.
+
+        ``Batch.run`` itself ends in order then: what was in flight is collected, and the next run goes on.
+
+        Raises:
+            BudgetError: the budget is used up.
+            InsufficientCreditsError: the account's credits are.
+        """
+        if self.stopped == "budget":
+            raise BudgetError(
+                f"the budget is used up, the folder cost ${self.cost_total:g} so far: a larger one goes on"
+            )
+        if self.stopped == "credits":
+            raise InsufficientCreditsError("the account's credits are used up: top it up, then the next run goes on")

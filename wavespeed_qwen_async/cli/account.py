@@ -12,9 +12,10 @@ import typer
 from . import options
 from .exits import Exit
 from .output import clean, money
+from .strangers import Strangers, strangers_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from wavespeed_qwen_async import Job, Prediction
 
@@ -78,20 +79,29 @@ async def history(
     status: Status = None,
     model: Model = None,
     since: Since = None,
+    strangers: Strangers = None,
 ) -> int:
     """List the account's predictions, newest first."""
-    found: AsyncIterator[Prediction] = run.session.predictions(
-        status=status,
-        model=None if model is None else _model_id(model),
-        created_after=None if since is None else datetime.now(UTC) - timedelta(hours=since),
-    )
+    found: AsyncGenerator[Prediction, None]
+    if strangers is None:
+        found = run.session.predictions(
+            status=status,
+            model=None if model is None else _model_id(model),
+            created_after=None if since is None else datetime.now(UTC) - timedelta(hours=since),
+        )
+    elif (status, model, since) == (None, None, None):
+        found = strangers_of(run, strangers)
+    else:
+        from wavespeed_qwen_async import InvalidJobError  # noqa: PLC0415 - --help needs none of it
+
+        raise InvalidJobError("--strangers lists all there are: leave out --status, --model and --since")
     count = 0
     async for prediction in found:
         _tell(run, prediction)
         count += 1
         if count == limit:
             break
-    await found.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    await found.aclose()
     if not count:
         run.output.note("no predictions")
     return Exit.OK

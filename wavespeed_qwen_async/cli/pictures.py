@@ -10,6 +10,7 @@ import typer
 
 from . import options
 from .exits import Exit
+from .strangers import Strangers, strangers_of
 from .threads import aside
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-What = Annotated[list[str], typer.Argument(help="Ids of predictions, or URLs of outputs.", metavar="ID|URL...")]
+What = Annotated[
+    list[str] | None, typer.Argument(help="Ids of predictions, or URLs of outputs.", metavar="[ID|URL]...")
+]
 Files = Annotated[list[Path], typer.Argument(help="Images of at most 20 MB.", metavar="FILE...")]
 
 
@@ -32,20 +35,26 @@ def register(app: typer.Typer) -> None:
 async def download(
     run: Run,
     *,
-    what: What,
+    what: What = None,
     out: options.Out = None,
     timeout: options.Timeout = None,
     overwrite: options.Overwrite = False,
+    strangers: Strangers = None,
 ) -> int:
     """Save images that are paid already, by the ids of their predictions; waits for those not finished."""
-    from wavespeed_qwen_async import WaveSpeedError  # noqa: PLC0415 - heavy, and --help needs none of it
+    from wavespeed_qwen_async import InvalidJobError, WaveSpeedError  # noqa: PLC0415 - --help needs none of it
 
     from .targets import Target  # noqa: PLC0415
 
-    target = await aside(Target, out, count=len(what), overwrite=overwrite)
+    items = [*(what or ())]
+    if strangers is not None:
+        items += [item.id async for item in strangers_of(run, strangers) if item.ok or not item.finished]
+    elif not items:
+        raise InvalidJobError("give ids of predictions, URLs of outputs, or --strangers FOLDER")
+    target = await aside(Target, out, count=len(items), overwrite=overwrite)
     await aside(target.check)
     code = Exit.OK
-    for place, item in enumerate(what):
+    for place, item in enumerate(items):
         try:
             for output in await _outputs(run, item, timeout):
                 await _save(run, output, await aside(target.path, place, _name(output)))

@@ -114,6 +114,8 @@ def _data(outcome: BatchOutcome) -> dict[str, Any]:
 
 
 def _tell_summary(run: Run, summary: BatchSummary, out: Path) -> None:
+    from shlex import quote  # noqa: PLC0415 - --help needs it not
+
     line = run.output.line
     line(
         f"{summary.saved} {'image' if summary.saved == 1 else 'images'} saved in {out}, {summary.failed} failed, "
@@ -130,7 +132,9 @@ def _tell_summary(run: Run, summary: BatchSummary, out: Path) -> None:
     if summary.unknown:
         line(f"  {summary.unknown} were perhaps accepted: --resubmit-unknown sends them again and may pay twice")
     if summary.strangers:
-        line(f"  {summary.strangers} predictions of this time belong to no job: see 'wavespeed-qwen history'")
+        line(f"  {summary.strangers} predictions of this time belong to none of these jobs")
+        for command, does in (("history", "lists them"), ("download", "saves their images")):
+            line(f"    wavespeed-qwen {command} --strangers {quote(str(out))}  {does}")
     if summary.open:
         line(f"  {summary.open} are not at their end: the same command goes on with them")
     if summary.stopped in _STOPPED:
