@@ -18,7 +18,7 @@ from .predictions import Prediction
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
     from typing import Any
 
     from ._api import Api, Witness
@@ -116,10 +116,10 @@ class Engine:
         """Tell the session's observer of a job; None where there is none."""
         return None if self._observer is None else Observed.begin(self._observer, job, prediction_id)
 
-    async def slot(self) -> Slot:
-        """A place among the account's predictions at once."""
+    def slot(self) -> Coroutine[Any, Any, Slot]:
+        """A place among the account's predictions at once, to be awaited."""
         self.check_open()
-        return await self.api.limits.acquire()
+        return self.api.limits.acquire()
 
     async def run(self, job: Job | Mapping[str, Any], timeout: float | None) -> Prediction:
         """Submit and await."""

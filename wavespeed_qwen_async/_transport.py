@@ -167,7 +167,7 @@ class Transport:
             body.fence = fence
         try:
             with deadlines.wait():
-                async with client.request(
+                response = await client.request(
                     request.method,
                     url,
                     data=body,
@@ -175,10 +175,8 @@ class Transport:
                     timeout=self._connecting,
                     allow_redirects=False,
                     proxy=self._proxy_for(url) if self._proxies else self._proxy,
-                ) as response:
-                    self._seen(response)
-                    whole = await (response.read() if _is_short(response) else _bounded(response))
-                    return Answer(response.status, response.headers, whole)
+                )
+                return await self._answer(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             sent = body is not None and body.handed_over
             raise self._failure(request, error, url=url, sent=sent) from error
@@ -227,19 +225,33 @@ class Transport:
         url = self.base_url.joinpath(path[1:], encoded=True)
         timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
         try:
-            async with _open(self._client).post(
+            response = await _open(self._client).post(
                 url,
                 data=form,
                 headers=self._headers,
                 timeout=timeout,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
-            ) as response:
-                self._seen(response)
-                whole = await (response.read() if _is_short(response) else _bounded(response))
-                return Answer(response.status, response.headers, whole)
+            )
+            return await self._answer(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise LostAnswerError(f"{url.host}: {_reason(error)}") from error
+
+    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+        """Read it whole, which gives its connection back; cheaper than to do both by ``async with``."""
+        try:
+            self.reached = True
+            headers = response.headers
+            date = headers.get("Date")
+            if date is not None and (self._date is None or date != self._date[0]):
+                # The first answer of a second tells the time best.
+                self._date = (date, asyncio.get_running_loop().time())
+            if (response.content_length or 0) > MAX_ANSWER_BYTES or headers.get("Transfer-Encoding"):
+                return Answer(response.status, headers, await _bounded(response))
+            return Answer(response.status, headers, await response.read())
+        except BaseException:
+            response.close()
+            raise
 
     def server_time(self) -> datetime | None:
         """What the server's clock shows now, by its last ``Date`` header, to a second; None where it never told."""
@@ -250,13 +262,6 @@ class Transport:
         if told is None or not _FIRST_YEAR <= told.year <= _LAST_YEAR:
             return None
         return told + timedelta(seconds=asyncio.get_running_loop().time() - seen)
-
-    def _seen(self, response: aiohttp.ClientResponse) -> None:
-        self.reached = True
-        date = response.headers.get("Date")
-        if date is not None and (self._date is None or date != self._date[0]):
-            # The first answer of a second tells the time best.
-            self._date = (date, asyncio.get_running_loop().time())
 
     def _place_of(self, request: Request) -> URL:
         """Its URL. Those of the few paths that are posted to are kept: they are asked for all the time."""
@@ -300,13 +305,8 @@ def _open(client: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     return client
 
 
-def _is_short(response: aiohttp.ClientResponse) -> bool:
-    """Whether it says that it is no longer than an answer may be."""
-    return (response.content_length or 0) <= MAX_ANSWER_BYTES and not response.headers.get("Transfer-Encoding")
-
-
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """A body that may be of any length."""
+    """A body that does not say its length, or says too much."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
