@@ -63,6 +63,15 @@ def available(client: str) -> bool:
     return client not in NEEDS or importlib.util.find_spec(NEEDS[client]) is not None
 
 
+def crossed_loopback() -> int:
+    """Bytes that crossed the loopback so far, both ways, TCP's own included; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/net/dev").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == ["lo:"]), 0)
+
+
 def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
     """One client, once."""
     jobs = workload.fewer.get(client, workload.jobs)
@@ -72,7 +81,9 @@ def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
         work = {**place, "jobs": jobs, "in_flight": workload.in_flight, **pace}
         order = {"client": client, "work": work, "answer": str(told), "uvloop": uvloop}
         command = [sys.executable, str(HERE / "worker.py"), json.dumps(order)]
+        crossed = crossed_loopback()
         subprocess.run(command, check=True, timeout=workload.timeout, env=environment())
+        crossed = crossed_loopback() - crossed
         answer = json.loads(told.read_text())
         with urllib.request.urlopen(place["other"] + "/report") as response:
             report = json.load(response)
@@ -81,6 +92,7 @@ def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
     return {
         "CPU ms/job": 1000 * answer["cpu"] / jobs,
         "requests/job": report["requests"] / jobs,
+        "KiB/job": crossed / 1024 / jobs,
         "p50 s": delays[len(delays) // 2],
         "p99 s": delays[int(0.99 * len(delays))],
         "% of a core": 100 * answer["cpu"] / answer["seconds"],
