@@ -170,7 +170,9 @@ class Api:
     ) -> Prediction:
         try:
             if witness is not None:
+                send.stay()
                 await witness.sending(request)
+                send.leave()
                 now = _now()
             if trace is not None:
                 trace.left(now)

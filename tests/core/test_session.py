@@ -511,3 +511,33 @@ async def test_books_that_fail_after_acceptance_keep_the_id_and_send_nothing_aga
         await session._engine.submit(job, Books())
     (submit,) = emulator.ledger.accepted
     assert (caught.value.billed, caught.value.prediction_id, caught.value.job) == ("yes", submit.id, job)
+
+
+async def test_submits_that_are_written_down_first_keep_no_others_from_the_server(opened, emulator):
+    """48 are on the way at a time; 30 that wait for a journal are not among them."""
+    written = asyncio.Event()
+
+    class Books:
+        def __init__(self, *, slow):
+            self.slow = slow
+
+        async def sending(self, request):
+            if self.slow:
+                await written.wait()
+
+        async def accepted(self, prediction):
+            pass
+
+        def failed(self, error):
+            pass
+
+    emulator.faults.add("submit", "slow_headers", seconds=0.3)
+    jobs = [(TextToImage(prompt=f"{n}", seed=n), Books(slow=n < 30)) for n in range(70)]
+    limits = Limits(max_per_minute=60_000, max_in_flight=200, burst=True)
+    async with opened(limits=limits) as session, asyncio.TaskGroup() as group:
+        for job, books in jobs:
+            group.create_task(session._engine.submit(job, books))
+        await asyncio.sleep(0.1)
+        assert len(emulator.ledger.accepted) == 40
+        written.set()
+    assert len(emulator.ledger.accepted) == 70

@@ -287,6 +287,28 @@ def test_no_more_than_the_ways_leave_at_once_and_slow_answers_open_more():
     assert window.free_at(100, 1.1) == 1.1 + SLOW
 
 
+def test_those_that_are_written_down_first_take_no_way_of_those_that_left():
+    window = SendWindow(60.0, ways=2)
+    left, staying = [send_at(0.0), send_at(0.0)], [send_at(0.1), send_at(0.1)]
+    for send in left:
+        window.add(send)
+        window.stay(send)
+    assert window.free_at(100, 0.1) == 0.0 + SLOW  # no more than the ways stay, either: they will leave together
+    window.leave(left[0])
+    assert window.free_at(100, 0.1) == 0.1
+    window.leave(left[1])
+    assert window.free_at(100, 0.1) == 0.0 + SLOW
+    window.settle(left[0], 0.1)
+    for send in staying:
+        assert window.free_at(100, 0.1) == 0.1
+        window.add(send)
+        window.stay(send)
+    assert window.free_at(100, 0.1) == 0.1 + SLOW
+    window.settle(staying[0], 0.2)  # never left, or answered: one may stay in its place
+    assert window.free_at(100, 0.2) == 0.2
+    assert window.used(0.2) == 4
+
+
 def test_answers_that_never_come_hold_no_way():
     window = SendWindow(60.0, ways=2)
     left = []

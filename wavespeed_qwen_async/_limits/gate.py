@@ -127,6 +127,16 @@ class Gate:
             self.window.settle(send, self.now())
             self.pump()
 
+    def stay(self, send: Send) -> None:
+        """Something is written down before it leaves: another may be on the way meanwhile."""
+        self.window.stay(send)
+        self.pump()
+
+    def leave(self, send: Send) -> None:
+        """It leaves: another may be written down."""
+        self.window.leave(send)
+        self.pump()
+
     def seed(self, ages: Iterable[float]) -> None:
         """Count sends from before a restart."""
         asyncio.get_running_loop()  # seconds ago of what clock, otherwise? A RuntimeError rather than a broken window

@@ -45,8 +45,12 @@ SLOW = 0.5
 MOST_WAYS = 1000
 
 
-class _Cancels(Protocol):
+class _Owner(Protocol):
     def cancel(self, send: Send) -> None: ...
+
+    def stay(self, send: Send) -> None: ...
+
+    def leave(self, send: Send) -> None: ...
 
 
 class Send:
@@ -55,16 +59,18 @@ class Send:
     Attributes:
         started: Loop time at which it was given.
         settled: Whether its answer was reported, or it was cancelled.
+        stays: Whether something is written down before it leaves.
     """
 
-    __slots__ = ("_owner", "aged", "episode", "settled", "started")
+    __slots__ = ("_owner", "aged", "episode", "settled", "started", "stays")
 
-    def __init__(self, owner: _Cancels, started: float, episode: int) -> None:
+    def __init__(self, owner: _Owner, started: float, episode: int) -> None:
         self._owner = owner
         self.started: float = started
         self.episode: int = episode
         self.settled: bool = False
         self.aged: bool = False
+        self.stays: bool = False
 
     def __repr__(self) -> str:
         return f"<Send started={self.started:.6f} {'settled' if self.settled else 'under way'}>"
@@ -72,6 +78,14 @@ class Send:
     def cancel(self) -> None:
         """Say that no answer will be reported. It counts as arrived; after a report this does nothing."""
         self._owner.cancel(self)
+
+    def stay(self) -> None:
+        """Say that something is written down first, so that others may be on the way to the server meanwhile."""
+        self._owner.stay(self)
+
+    def leave(self) -> None:
+        """Say that it leaves now, after ``stay``."""
+        self._owner.leave(self)
 
 
 class SendWindow:
@@ -87,12 +101,14 @@ class SendWindow:
     Args:
         length: Seconds.
         ways: How many that left lately may be on the way unanswered, to begin with. Each slow answer makes it one more.
+            As many may stay beside them, to be written down.
     """
 
     def __init__(self, length: float, ways: int = WAYS) -> None:
         self.length = length
         self._under_way: deque[Send] = deque()
         self._unanswered = 0
+        self._staying = 0
         self._ways = ways
         self._answered: deque[float] = deque()
         self._left: deque[float] = deque()
@@ -105,9 +121,22 @@ class SendWindow:
         self._left.append(send.started)
         _drop(self._left, send.started - self.length)
 
+    def stay(self, send: Send) -> None:
+        """It does not leave yet."""
+        if not (send.stays or send.settled or send.aged):
+            send.stays = True
+            self._staying += 1
+
+    def leave(self, send: Send) -> None:
+        """Now it does."""
+        if send.stays:
+            send.stays = False
+            self._staying -= 1
+
     def settle(self, send: Send, now: float, *, arrived: bool = True, accepted: bool = True) -> None:
         """A send's answer is there: it `arrived` or never left; if it arrived it was `accepted`, as far as we know."""
         self._age(now)
+        self.leave(send)
         send.settled = True
         if not accepted:
             self._refused.append(send.started)
@@ -158,7 +187,8 @@ class SendWindow:
         """When, as far as is known now, one more may leave. An answer can make it earlier, never later."""
         excess = self.used(now) - limit
         if excess < 0:
-            return now if self._unanswered < self._ways else self._way_free_at(now)
+            most = max(self._staying, self._unanswered - self._staying)
+            return now if most < self._ways else self._way_free_at(now)
         if excess < len(self._answered):
             return self._answered[excess] + self.length + MARGIN
         # All that is answered will not do: wait for an answer, or until the oldest is taken to have arrived.
@@ -167,12 +197,12 @@ class SendWindow:
 
     def _way_free_at(self, now: float) -> float:
         """The same for the ways alone: one is free when the answer comes, or turns out to be slow."""
-        taken = 0
+        taken = [0, 0]
         for send in reversed(self._under_way):
             if send.started <= now - SLOW:
                 break
-            taken += not send.settled
-            if taken == self._ways:
+            taken[send.stays] += not send.settled
+            if taken[send.stays] == self._ways:
                 return send.started + SLOW
         return now
 
@@ -187,6 +217,7 @@ class SendWindow:
             if not send.settled:
                 if send.started + LATEST_ARRIVAL > now:
                     return
+                self.leave(send)
                 send.aged = True
                 self._unanswered -= 1
                 self._answered.append(send.started + LATEST_ARRIVAL)

@@ -69,6 +69,12 @@ class Permits:
         """For how many there is no permit."""
         return max(0, len(self._line) - len(self._ready))
 
+    def stay(self, send: Send) -> None:
+        """Nothing: the permit is of its moment, whoever writes something down first."""
+
+    def leave(self, send: Send) -> None:
+        """The same."""
+
     async def start(self, *, again: bool) -> Send:
         """Wait for permission."""
         waiter = self._line.join(again=again)
