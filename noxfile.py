@@ -15,7 +15,7 @@ nox.options.sessions = [
     "slow",
     "docs",
     "vendor",
-]  # `nox -s coverage` and `bench` by name: the one is slow, the other's figures need a machine of their own
+]  # `nox -s coverage`, `ray` and `bench` by name: two are slow, the third's figures need a machine of their own
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -73,6 +73,15 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """On a real Ray cluster of three nodes on this machine: some ten minutes, and 200 MB of packages."""
+    _on_the_wheel(session, "dev,ray")
+    session.run(
+        "pytest", "-m", "not live", "--numprocesses", "1", "--timeout", "900", *(session.posargs or ["tests/on_ray"])
+    )
+
+
+@nox.session
 def vendor(session: nox.Session) -> None:
     """The vendor's own published clients, unmodified, against the emulator; those for Node.js where npm is."""
     session.install(".[emulator]", "wavespeed==2.0.5")
@@ -93,6 +102,6 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
-def _on_the_wheel(session: nox.Session) -> None:
-    session.install(".[dev]")
+def _on_the_wheel(session: nox.Session, extras: str = "dev") -> None:
+    session.install(f".[{extras}]")
     session.env["PYTHONSAFEPATH"] = "1"  # the checkout is not on the path: what is imported is what was installed

@@ -34,9 +34,6 @@ class Link:
     async def take(self, *arguments):
         return await self._call("take", *arguments)
 
-    async def tell(self, *arguments):
-        return await self._call("tell", *arguments)
-
 
 class Cluster:
     """A coordinator, workers, and who reads the results."""

@@ -33,6 +33,18 @@ async def test_workers_share_a_batch(clustered):
         assert all(link.calls > 3 for link in cluster.links.values())
 
 
+async def test_a_worker_asks_twice_a_second_however_many_jobs_it_does(clustered, virtual_clock):
+    async with clustered(limits={"max_per_minute": 3000, "max_in_flight": 3000}) as cluster:
+        cluster.start(jobs_of(400))
+        began = virtual_clock.elapsed
+        cluster.work(3)
+        await cluster.read()
+        seconds = virtual_clock.elapsed - began
+        assert_each_once(cluster, 400)
+        calls = [link.calls for link in cluster.links.values()]
+    assert max(calls) < 2.5 * seconds < 70
+
+
 @pytest.mark.wavespeed_emulator(tier=None, max_per_minute=120, max_in_flight=60)
 async def test_fifty_workers_hold_the_limit_and_use_it(clustered, emulator):
     async with clustered(limits={"max_per_minute": 120, "max_in_flight": 60}) as cluster:

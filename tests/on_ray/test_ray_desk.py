@@ -53,17 +53,17 @@ async def test_orders_are_handed_out_in_order_and_answered(desk, started):
     sends = [started(desk.send(send_order(number))) for number in range(3)]
     handful = await desk.take("a1", 0, 10)
     assert [order.what.request.path for order in handful.orders] == [f"/api/v3/m/{number}" for number in range(3)]
-    assert desk.tell("a1", [Done(order.number, ANSWER) for order in handful.orders])
+    await desk.take("a1", 1, 10, [Done(order.number, ANSWER) for order in handful.orders])
     assert [await send for send in sends] == [ANSWER] * 3
 
 
 async def test_workers_share_what_there_is(desk, started):
     for name in ("a", "b"):
         desk.hello(name, name)
-    for number in range(50):
+    for number in range(80):
         started(desk.send(send_order(number)))
-    first, second = await asyncio.gather(desk.take("a", 0, 64), desk.take("b", 0, 64))
-    assert {len(first.orders), len(second.orders)} == {32, 18}
+    first, second = await asyncio.gather(desk.take("a", 0, 100), desk.take("b", 0, 100))
+    assert {len(first.orders), len(second.orders)} == {64, 16}
 
 
 async def test_no_more_is_handed_out_than_there_is_room(desk, started):
@@ -113,11 +113,10 @@ async def test_a_worker_that_is_not_heard_is_gone(desk, started, virtual_clock):
         await send
     assert 20.0 < virtual_clock.elapsed - heard < 23.0
     assert desk.workers == 0
-    assert await desk.take("a1", 1, 10) is None
-    assert desk.tell("a1", [Done(1, ANSWER)]) is False
+    assert await desk.take("a1", 1, 10, [Done(1, ANSWER)]) is None
 
 
-async def test_a_worker_that_asks_or_tells_is_heard(desk, started):
+async def test_a_worker_that_asks_is_heard(desk, started):
     desk.hello("a", "a1")
     send = started(desk.send(send_order()))
     number = (await desk.take("a1", 0, 10)).number
@@ -136,7 +135,7 @@ async def test_what_a_lost_worker_was_to_save_is_saved_by_another(desk, started)
     desk.bury("a")
     handful = await desk.take("b1", 0, 10)
     assert handful.orders[0].what.name == "0.jpg"
-    desk.tell("b1", [Done(handful.orders[0].number, None)])
+    await desk.take("b1", 1, 0, [Done(handful.orders[0].number, None)])
     assert await save is None
 
 
@@ -204,13 +203,13 @@ async def test_orders_are_gathered(desk, started, virtual_clock):
 
     async def work():
         nonlocal handfuls, received
-        number = 0
+        number, done = 0, []
         while True:
-            handful = await desk.take("a1", number, 64)
+            handful = await desk.take("a1", number, 64, done)
             number = handful.number
             handfuls += bool(handful.orders)
             received += len(handful.orders)
-            desk.tell("a1", [Done(order.number, ANSWER) for order in handful.orders])
+            done = [Done(order.number, ANSWER) for order in handful.orders]
 
     started(work())
     for number in range(300):
@@ -219,6 +218,15 @@ async def test_orders_are_gathered(desk, started, virtual_clock):
     await asyncio.sleep(1)
     assert received == 300
     assert handfuls <= 3.0 / 0.15 + 2
+
+
+async def test_a_question_is_held_back_but_not_for_long_while_there_is_something_to_tell(desk, started, virtual_clock):
+    desk.hello("a", "a1")
+    assert (await desk.take("a1", 0, 10)).held == pytest.approx(5.0)
+    started(desk.send(send_order()))
+    number = (await desk.take("a1", 0, 10)).number
+    assert (await desk.take("a1", number, 10)).held == pytest.approx(0.5)
+    assert (await desk.take("a1", number, 0)).held == 0.0  # no room: there is nothing to wait for
 
 
 async def test_at_the_end_workers_stop_and_who_waits_is_told(desk, started):

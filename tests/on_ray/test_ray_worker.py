@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from socket import AF_INET
 
+import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from wavespeed_qwen_async._answers import Answer
 from wavespeed_qwen_async._wire import Request
@@ -29,20 +33,28 @@ class Desk:
         self.done = {}
         self.life = "first"
         self.broken = 0
+        self.lost = 0
         self.over = asyncio.Event()
 
     async def hello(self, place, name):
         self.names.append(name)
         return self.life
 
-    async def take(self, name, received, room):
+    async def take(self, name, received, room, done):
         self.asked.append((name, received, room))
         if self.broken:
             self.broken -= 1
             raise LinkError("not there")
+        if done and self.lost:
+            self.lost -= 1
+            raise LinkError("gone in the middle")
+        if done and name == self.names[-1]:
+            self.done |= {number: end for number, end, _ in done}
+            self.over.set()
         if not self.handfuls:
-            await self.over.wait()
-            return Handful(self.life, 0, 0.0, 3.0, [], stop=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), 0.5)
+            return Handful(self.life, len(self.asked), 0.0, 3.0, [], stop=self.over.is_set())
         orders = self.handfuls.pop(0)
         if callable(orders):
             return orders()
@@ -50,18 +62,11 @@ class Desk:
             await self.before()
         return Handful(self.life, len(self.asked), self.held, 3.0, orders)
 
-    async def tell(self, name, done):
-        if name != self.names[-1]:
-            return False
-        self.done |= {number: end for number, end, _ in done}
-        self.over.set()
-        return True
-
 
 def worker_of(desk, emulator, tmp_path, **options):
     session = {"api_key": "k", "base_url": emulator.url}
     clock = asyncio.get_running_loop().time
-    return Worker("w", desk, out=str(tmp_path), session=session, **{"clock": clock} | options)
+    return Worker("w", desk, out=str(tmp_path), **{"session": session, "clock": clock} | options)
 
 
 def send(number=1):
@@ -104,11 +109,11 @@ async def test_it_looks_again_when_the_connection_is_there(emulator, tmp_path):
     def clock():
         nonlocal looks
         looks += 1
-        return 0.0 if looks <= 3 else 100.0  # asking, asking again, the look before there is a connection
+        return 0.0 if looks <= 2 else 100.0  # asking, the look before there is a connection
 
     desk = Desk([send()])
     await worker_of(desk, emulator, tmp_path, clock=clock).run()
-    assert looks == 4
+    assert looks > 2
     assert isinstance(desk.done[1], NotSentError)
     assert "the time to do it was over" in str(desk.done[1])
     assert emulator.ledger.submit_times == []
@@ -131,6 +136,27 @@ async def test_a_coordinator_that_is_not_there_is_waited_for(emulator, tmp_path,
     assert len(desk.names) == 1
 
 
+async def test_what_ended_is_told_again_where_the_call_was_lost(emulator, tmp_path):
+    desk = Desk([send()])
+    desk.lost = 3
+    await worker_of(desk, emulator, tmp_path).run()
+    assert desk.done[1].status == 200
+    assert len(emulator.ledger.accepted) == 1
+
+
+async def test_it_calls_twice_a_second_or_when_half_of_its_orders_have_ended(emulator, tmp_path, virtual_clock):
+    times, orders = [], [[send(1)], [send(2), send(3)], [send(4), send(5)], []]
+
+    async def ask():
+        times.append(round(virtual_clock.elapsed, 1))
+
+    desk = Desk(*orders, before=ask)
+    await worker_of(desk, emulator, tmp_path, at_once=4).run()
+    assert times == [0.0, 0.5, 0.5, 0.5]
+    assert virtual_clock.elapsed == pytest.approx(1.0)
+    assert set(desk.done) == {1, 2, 3, 4, 5}
+
+
 async def test_to_another_life_of_the_coordinator_it_says_hello_again(emulator, tmp_path):
     """Orders are numbered anew in each life: what ended in an earlier one is told to nobody."""
     emulator.faults.add("submit", "slow_headers", seconds=1.0, nth=1)
@@ -143,12 +169,23 @@ async def test_to_another_life_of_the_coordinator_it_says_hello_again(emulator, 
 
 async def test_what_an_earlier_life_handed_out_is_not_sent(emulator, tmp_path):
     """It is on its way to the connection when the worker learns that its coordinator is gone."""
+
+    class Slow(AbstractResolver):
+        async def resolve(self, host, port=0, family=AF_INET):
+            await asyncio.sleep(2.0)
+            return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=AF_INET, proto=0, flags=0)]
+
+        async def close(self):
+            pass
+
     desk = Desk([send(1)], lambda: None)
-    worker = worker_of(desk, emulator, tmp_path)
-    running = asyncio.create_task(worker.run())
-    await asyncio.sleep(10)
-    desk.over.set()
-    await running
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Slow())) as client:
+        session = {"api_key": "k", "base_url": emulator.url.replace("127.0.0.1", "far.test"), "client_session": client}
+        running = asyncio.create_task(worker_of(desk, emulator, tmp_path, session=session).run())
+        await asyncio.sleep(10)
+        desk.over.set()
+        await running
+    assert len(set(desk.names)) == 2
     assert emulator.ledger.submit_times == []
     assert desk.done == {}
 

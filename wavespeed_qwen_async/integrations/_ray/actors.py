@@ -96,12 +96,9 @@ class _RayLink:
     async def hello(self, place: str, name: str) -> str:
         return str(await self._call("hello", place, name))
 
-    async def take(self, name: str, received: int, room: int) -> Handful | None:
-        handful: Handful | None = await self._call("take", name, received, room)
+    async def take(self, name: str, received: int, room: int, done: list[Done]) -> Handful | None:
+        handful: Handful | None = await self._call("take", name, received, room, done)
         return handful
-
-    async def tell(self, name: str, done: list[Done]) -> bool:
-        return bool(await self._call("tell", name, done))
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:

@@ -110,13 +110,9 @@ class Coordinator:
         await self.begin()
         return self.desk.hello(place, name)
 
-    async def take(self, name: str, received: int, room: int) -> Handful | None:
+    async def take(self, name: str, received: int, room: int, done: Iterable[Done]) -> Handful | None:
         """See ``Desk.take``."""
-        return await self.desk.take(name, received, room)
-
-    async def tell(self, name: str, done: Iterable[Done]) -> bool:
-        """See ``Desk.tell``."""
-        return self.desk.tell(name, done)
+        return await self.desk.take(name, received, room, done)
 
     async def bury(self, place: str) -> None:
         """See ``Desk.bury``."""

@@ -34,7 +34,8 @@ __all__ = ["Desk"]
 _logger = logging.getLogger(__name__)
 
 _SAFETY = 2.0  # seconds by which two clocks may count a few seconds differently
-_LONGEST_HOLD = 5.0  # seconds that a worker's question is held back: its sign of life, too
+_LONGEST_HOLD = 5.0  # seconds that a question is held back: a sign of life of a worker that has nothing to do
+_BUSY_HOLD = 0.5  # seconds, of one that will soon have something to tell
 _MOST_TRIES = 4  # workers that one image may take down with it
 
 
@@ -80,7 +81,7 @@ class Desk:
     """
 
     def __init__(
-        self, *, lease: float = 20.0, start_within: float = 3.0, gather: float = 0.15, handful: int = 32
+        self, *, lease: float = 20.0, start_within: float = 3.0, gather: float = 0.15, handful: int = 64
     ) -> None:
         self.life: str = uuid.uuid4().hex
         self._lease = max(lease, start_within + _SAFETY)
@@ -107,6 +108,11 @@ class Desk:
     def start_within(self) -> float:
         """Seconds after the handing out at which no send can leave any more, by anybody's clock."""
         return self._start_within + _SAFETY
+
+    @property
+    def open(self) -> bool:
+        """Whether orders are taken, and somebody is there to carry them out."""
+        return not self._over and self._some.is_set()
 
     # --- for the coordinator ------------------------------------------------------------------------------------------
 
@@ -173,31 +179,28 @@ class Desk:
             self._sweeper = loop.call_later(min(1.0, self._lease / 4), self._sweep)
         return self.life
 
-    async def take(self, name: str, received: int, room: int) -> Handful | None:
+    async def take(self, name: str, received: int, room: int, done: Iterable[Done] = ()) -> Handful | None:
         """Orders for a worker that received its handful number ``received`` and has room for so many; may take a while.
 
-        None: this worker is not known, or not any more.
+        ``done`` is what became of earlier ones. None: this worker is not known, or not any more.
         """
         worker = self._heard(name)
         if worker is None:
             return None
+        self._settle(worker, done)
         if worker.last and received != worker.handful:
             self._put_back(worker)
         worker.last, worker.room = [], room
         began = asyncio.get_running_loop().time()
-        if not self._over:
-            await self._park(name)
+        if room > 0 and not self._over:
+            await self._park(worker)
         if worker.buried:
             return None
         now = asyncio.get_running_loop().time()
         orders = [Order(lease.number, lease.what) for lease in worker.last]
         return Handful(self.life, worker.handful, now - began, self._start_within, orders, self._over)
 
-    def tell(self, name: str, done: Iterable[Done]) -> bool:
-        """What became of orders; False: this worker is not known, or not any more."""
-        worker = self._heard(name)
-        if worker is None:
-            return False
+    def _settle(self, worker: _Worker, done: Iterable[Done]) -> None:
         for number, end, disk in done:
             lease = worker.holds.pop(number, None)
             if lease is None:
@@ -206,7 +209,6 @@ class Desk:
             if isinstance(end, WaveSpeedError) and disk is not None:
                 end.__cause__ = OSError(disk, "on a worker")
             self._end(lease, end)
-        return True
 
     def bury(self, place: str) -> None:
         """Whoever worked at this place so far has ended, or its node is gone."""
@@ -222,17 +224,18 @@ class Desk:
         self._number += 1
         return _Lease(self._number, what, asyncio.get_running_loop().create_future())
 
-    async def _park(self, name: str) -> None:
+    async def _park(self, worker: _Worker) -> None:
         """Wait until there is something for this worker, or for a while."""
-        waiter = self._parked[name] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = self._parked[worker.name] = loop.create_future()
         self._soon()
-        timer = asyncio.get_running_loop().call_later(_LONGEST_HOLD, _set, waiter)
+        timer = loop.call_later(_BUSY_HOLD if worker.holds else _LONGEST_HOLD, _set, waiter)
         try:
             await waiter
         finally:
             timer.cancel()
-            if self._parked.get(name) is waiter:
-                del self._parked[name]
+            if self._parked.get(worker.name) is waiter:
+                del self._parked[worker.name]
 
     def _soon(self) -> None:
         """Hand out at the end of this pass of the loop, or when enough was gathered since the last time."""

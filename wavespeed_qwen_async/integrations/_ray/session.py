@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,6 @@ from wavespeed_qwen_async.session import QwenImageSession
 from .orders import SaveOrder, SendOrder
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
     from wavespeed_qwen_async._answers import Answer
@@ -63,7 +63,7 @@ class _DeskMedia(Media):
     def __init__(self, api: Api, tasks: Tasks, desk: Desk, folder: Path, options: Mapping[str, Any]) -> None:
         super().__init__(api, tasks, **options)
         self._desk = desk
-        self._folder = folder
+        self._folder = os.path.join(folder, "")  # noqa: PTH118 - pathlib takes longer than all else of an order
 
     async def save(
         self,
@@ -75,9 +75,9 @@ class _DeskMedia(Media):
         sync_folder: bool = True,  # noqa: ARG002 - the worker that saves it does, on its own machine
     ) -> Path:
         self._admit(output)
-        name = Path(path).relative_to(self._folder).as_posix()
+        name = os.fspath(path).removeprefix(self._folder).replace(os.sep, "/")
         await self._desk.save(SaveOrder(output, name, provenance))
-        return Path(path)
+        return path if isinstance(path, Path) else Path(path)
 
 
 class _DeskLimits:
@@ -91,7 +91,8 @@ class _DeskLimits:
         return getattr(self._limits, name)
 
     async def start(self, *, again: bool = False) -> Send:
-        await self._desk.ready()
+        if not self._desk.open:
+            await self._desk.ready()
         return await self._limits.start(again=again)
 
 

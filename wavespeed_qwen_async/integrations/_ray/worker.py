@@ -8,6 +8,7 @@ request has been written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -32,9 +33,8 @@ __all__ = ["Link", "LinkError", "Worker", "since_boot"]
 _logger = logging.getLogger(__name__)
 
 _KEPT_HEADERS = ("Content-Type", "Date", "Retry-After", "X-Request-Id", "CF-Ray")  # those that are looked at
-_GATHER = 0.1  # seconds for which ends of orders are gathered, to be told together
+_EVERY = 0.5  # seconds between two calls of the coordinator, each of which tells, asks, and is a sign of life
 _AGAIN = 0.5  # seconds between two tries to reach the coordinator
-_FULL = 4.0  # seconds that a worker without room waits before it gives a sign of life
 
 
 class LinkError(Exception):
@@ -47,11 +47,8 @@ class Link(Protocol):
     async def hello(self, place: str, name: str) -> str:
         """See ``Desk.hello``."""
 
-    async def take(self, name: str, received: int, room: int) -> Handful | None:
+    async def take(self, name: str, received: int, room: int, done: list[Done]) -> Handful | None:
         """See ``Desk.take``."""
-
-    async def tell(self, name: str, done: list[Done]) -> bool:
-        """See ``Desk.tell``."""
 
 
 def since_boot() -> float:
@@ -95,19 +92,16 @@ class Worker:
         self._name = ""
         self._life = ""
         self._held = 0
-        self._free = asyncio.Event()
         self._ended: list[tuple[str, Done]] = []
-        self._told = asyncio.Event()
+        self._many = asyncio.Event()
 
     async def run(self) -> None:
         """Work until the run is over."""
         tasks = Tasks()
         async with self._session:
-            teller = tasks.start(self._tell_all(), "wavespeed ray tell")
             try:
                 await self._work(tasks)
             finally:
-                teller.cancel()
                 await tasks.close()
 
     async def _work(self, tasks: Tasks) -> None:
@@ -116,15 +110,17 @@ class Worker:
             if not self._name:
                 await self._begin()
                 received = 0
-            room = await self._room()
-            asked = self._clock()
+            next_at = asyncio.get_running_loop().time() + _EVERY
+            asked, done = self._clock(), self._to_tell()
             try:
-                handful = await self._link.take(self._name, received, room)
-            except LinkError:
+                handful = await self._link.take(self._name, received, self._at_once - self._held, done)
+            except LinkError:  # it may have been told for all that: what is told twice counts once
+                self._ended += [(self._name, end) for end in done]
                 await asyncio.sleep(_AGAIN)
                 continue
             if handful is None or handful.life != self._life:
                 self._name = ""  # what is held is of another life, and will not be sent
+                _tell_of_the_late(done)
                 continue
             if handful.stop:
                 return
@@ -134,6 +130,7 @@ class Worker:
             for order in handful.orders:
                 self._held += 1
                 tasks.start(self._carry_out(order, self._name, until), "wavespeed ray order")
+            await self._pause(next_at)
 
     async def _begin(self) -> None:
         name = f"{self._place}-{uuid.uuid4().hex[:8]}"
@@ -146,15 +143,19 @@ class Worker:
             self._name = name
             return
 
-    async def _room(self) -> int:
-        if self._held >= self._at_once:
-            self._free.clear()
-            try:
-                async with asyncio.timeout(_FULL):
-                    await self._free.wait()
-            except TimeoutError:
-                return 0
-        return self._at_once - self._held
+    async def _pause(self, until: float) -> None:
+        """Until the next call is due; it is at once where half of all that it may hold has ended."""
+        if 2 * len(self._ended) < self._at_once:
+            self._many.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._many.wait()
+
+    def _to_tell(self) -> list[Done]:
+        """What ended since the last call; orders are numbered anew in each of the coordinator's lives."""
+        ended, self._ended = self._ended, []
+        _tell_of_the_late([done for name, done in ended if name != self._name])
+        return [done for name, done in ended if name == self._name]
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -169,10 +170,10 @@ class Worker:
             end = error
         finally:
             self._held -= 1
-            self._free.set()
         cause = end.__cause__ if isinstance(end, WaveSpeedError) else None
         self._ended.append((name, Done(order.number, end, cause.errno if isinstance(cause, OSError) else None)))
-        self._told.set()
+        if 2 * len(self._ended) >= self._at_once:
+            self._many.set()
 
     async def _send(self, what: SendOrder, name: str, until: float) -> Answer:
         late = NotSentError("not sent: the time to do it was over when a worker came to it")
@@ -194,32 +195,11 @@ class Worker:
             answer.status, {key: answer.headers[key] for key in _KEPT_HEADERS if key in answer.headers}, answer.body
         )
 
-    async def _tell_all(self) -> None:
-        while True:
-            await self._told.wait()
-            await asyncio.sleep(_GATHER)
-            self._told.clear()
-            ended, self._ended = self._ended, []
-            name = self._name
-            if not await self._tell(name, [done for by, done in ended if by == name]):
-                name = ""
-            for by, done in ended:
-                if by != name:
-                    _tell_of_the_late(done.end)
 
-    async def _tell(self, name: str, ended: list[Done]) -> bool:
-        """Whether the coordinator took it: orders are numbered anew in each of its lives."""
-        while ended and name and name == self._name:
-            try:
-                if await self._link.tell(name, ended):
-                    return True
-                self._name = ""
-            except LinkError:
-                await asyncio.sleep(_AGAIN)
-        return not ended
-
-
-def _tell_of_the_late(end: Answer | WaveSpeedError | None) -> None:
+def _tell_of_the_late(ended: list[Done]) -> None:
     """What nobody asks for any more; the coordinator finds what was accepted in the account's list."""
-    if isinstance(end, Answer):
-        _logger.warning("a submit was answered (HTTP %d) after its coordinator was gone: it is looked for", end.status)
+    for done in ended:
+        if isinstance(done.end, Answer):
+            _logger.warning(
+                "a submit was answered (HTTP %d) after its coordinator was gone: it is looked for", done.end.status
+            )
