@@ -309,12 +309,19 @@ def test_those_that_are_written_down_first_take_no_way_of_those_that_left():
     assert window.used(0.2) == 4
 
 
-def test_answers_that_never_come_hold_no_way():
+def test_a_send_that_is_about_to_count_as_arrived_frees_nothing():
+    """Between the two, a microsecond is no time: it is counted as arrived, not as about to be."""
+    window = SendWindow(60.0)
+    window.add(send_at(6e-8))
+    assert window.free_at(1, LATEST_ARRIVAL) == pytest.approx(LATEST_ARRIVAL + 60.0 + MARGIN)
+
+
+def test_answers_that_never_come_let_twice_the_ways_leave_and_then_as_many_as_are_taken_to_have_arrived():
     window = SendWindow(60.0, ways=2)
     left = []
     now = 0.0
-    while len(left) < 10:
+    while len(left) < 8:
         now = window.free_at(100, now)
         left.append(now)
         window.add(send_at(now))
-    assert left == [SLOW * (number // 2) for number in range(10)]
+    assert left == [0.0, 0.0, SLOW, SLOW, *(LATEST_ARRIVAL + at for at in (0.0, 0.0, SLOW, SLOW))]

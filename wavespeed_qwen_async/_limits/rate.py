@@ -36,11 +36,12 @@ GATHER = 0.1
 up for each costs as much again as the submit itself. What is late by it is made up for (`CATCH_UP`)."""
 
 WAYS = 48
-"""Submits that leave within `SLOW` seconds and are on the way to the server at once, to begin with: 96 a second at
-least, more than ultra's 83. A steep start would otherwise open a connection, with TLS, for each of hundreds."""
+"""Submits that leave within `SLOW` seconds and are on the way to the server at once, to begin with; twice as many with
+those that are slow. A steep start would otherwise open a connection, with TLS, for each of hundreds, and ultra's 83 a
+second need no more than that where an answer takes a second."""
 
 SLOW = 0.5
-"""Seconds from which an answer is slow: then others may leave beside it, and more at once, to keep up the rate."""
+"""Seconds from which an answer is slow: then another may leave beside it, and more at once, to keep up the rate."""
 
 MOST_WAYS = 1000
 
@@ -188,8 +189,11 @@ class SendWindow:
         excess = self.used(now) - limit
         if excess < 0:
             most = max(self._staying, self._unanswered - self._staying)
-            return now if most < self._ways else self._way_free_at(now)
-        if excess < len(self._answered):
+            if most < self._ways:
+                return now
+            if most < 2 * self._ways:  # a server that answers nothing gets no more than that
+                return self._way_free_at(now)
+        elif excess < len(self._answered):
             return self._answered[excess] + self.length + MARGIN
         # All that is answered will not do: wait for an answer, or until the oldest is taken to have arrived.
         oldest = next((send.started for send in self._under_way if not send.settled), now)
@@ -215,7 +219,7 @@ class SendWindow:
         while self._under_way:
             send = self._under_way[0]
             if not send.settled:
-                if send.started + LATEST_ARRIVAL > now:
+                if send.started + LATEST_ARRIVAL > now + SLACK:
                     return
                 self.leave(send)
                 send.aged = True
