@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ValidationError
@@ -403,6 +404,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT)
 
 
+@lru_cache(maxsize=4)  # the same for all answers of a second
 def http_date(text: str) -> datetime | None:
     """The moment that a header tells, None where it tells none."""
     try:
