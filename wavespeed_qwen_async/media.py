@@ -81,7 +81,7 @@ class Media:
         self._downloader = Downloader(api, max_bytes=max_bytes)
         self._looks: Flights[None] = Flights(tasks, "check of a source URL")
         self._reachable: OrderedDict[str, None] = OrderedDict()
-        self._swept: set[Path] = set()
+        self._swept: set[str] = set()
 
     @property
     def store(self) -> UploadStore:
@@ -238,11 +238,11 @@ class _FileLanding:
         self._held = 0
         self._part: PartFile | None = None
 
-    def prepared(self, swept: set[Path]) -> bool:
+    def prepared(self, swept: set[str]) -> bool:
         """Whether others went before into the same folder, so that a thread need not be asked to look."""
-        return self._overwrite and self._folder in swept
+        return self._overwrite and str(self._folder) in swept  # quicker to compare than paths
 
-    def prepare(self, swept: set[Path]) -> None:
+    def prepare(self, swept: set[str]) -> None:
         """Make the folder and clear it of what killed processes left there; see early what would fail late."""
         try:
             self._target = self._target.absolute()
@@ -252,8 +252,8 @@ class _FileLanding:
                 raise FileExistsError
             folder = self._target.parent
             _make_folder(folder)
-            if self._folder not in swept:
-                swept.add(self._folder)
+            if str(self._folder) not in swept:
+                swept.add(str(self._folder))
                 sweep(folder)
         except OSError as error:
             raise self._failed(error) from error

@@ -7,6 +7,7 @@ import json
 import re
 import string
 import unicodedata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,6 +77,7 @@ class NameTemplate:
         self.template = template
         self._components = _parsed(template)
         self._tells_index = any(_begins_with_index(parts) for parts in self._components)
+        self._tells_hash = any(isinstance(part, _Field) and part.name == "hash" for part in chain(*self._components))
         self._tells_output = any(_goes_on_with_output(parts) for parts in self._components)
         self._render({name: 0 if name in {"index", "output", "seed"} else "x" for name in FIELDS})
 
@@ -111,7 +113,7 @@ class NameTemplate:
             "seed": "random" if job.seed is None or job.seed < 0 else job.seed,
             "model": job.model,
             "size": f"{job.size.width}x{job.size.height}" if job.size else "auto",
-            "hash": _fingerprint(job),
+            "hash": _fingerprint(job) if self._tells_hash else "",
             "prediction": prediction_id or "none",
             "output": output,
             "ext": suffix,

@@ -7,6 +7,7 @@ it) and ``wavespeed`` (JSON); JPEG and WebP get the same as EXIF UserComment and
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -29,6 +30,7 @@ __all__ = ["Provenance", "embed", "extract", "splices"]
 SOFTWARE = f"wavespeed_qwen_async {__version__}"
 KEYWORD = "wavespeed"
 _CUT = "\u2026"
+_SEPARATES = re.compile('[,:\n"]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ def _source_name(source: Any) -> str:
 def _quoted(value: Any) -> str:
     """As the web UI quotes what would be read as more than one value."""
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',:\n"') else text
+    return json.dumps(text, ensure_ascii=False) if _SEPARATES.search(text) else text
 
 
 def _reader(data: bytes) -> Reader:

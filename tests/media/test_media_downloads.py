@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ pytestmark = pytest.mark.anyio
 
 BIG = padded_png(1, 3_000_000)
 FAULTS = ["404", "500", "503", "429", "cut", "stall", "wrong-length", "html", "wrong-range"]
+
+
+def test_part_files_of_forked_processes_have_other_names(tmp_path, monkeypatch):
+    """Which count on from the same number."""
+    monkeypatch.setattr(_files, "_numbers", count(2**64 - 1))
+    first = PartFile(tmp_path)
+    monkeypatch.setattr(_files, "_numbers", count(2**64 - 1))
+    second = PartFile(tmp_path)
+    assert left_in(tmp_path) == [f".wavespeed-{'0' * 16}.part", f".wavespeed-{'f' * 16}.part"]
+    assert all(PART_PATTERN.fullmatch(name) for name in left_in(tmp_path))
+    first.discard()
+    second.discard()
+    assert not left_in(tmp_path)
 
 
 def left_in(folder: Path) -> list[str]:

@@ -197,10 +197,8 @@ def exif_of(read: Reader, size: int) -> bytes:
 def jpeg_splices(read: Reader, exif: bytes) -> list[Splice]:
     """An APP1 segment with ``exif``, at most ``EXIF_LIMIT`` bytes; an older one goes."""
     body = _EXIF + exif
-    place = 2
-    for marker, start, length in jpeg_segments(read):
-        if marker == 0xE0 and start == 2:  # noqa: PLR2004 - APP0, at the beginning
-            place = start + length
+    marker, start, length = next(jpeg_segments(read), (0, 2, 0))
+    place = start + length if marker == 0xE0 and start == 2 else 2  # noqa: PLR2004 - APP0, at the beginning
     old = [Splice(start, length, b"") for _, start, length in _exif_segments(read)]
     return [Splice(place, 0, b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body), *old]
 

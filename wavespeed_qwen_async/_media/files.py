@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
@@ -31,6 +32,8 @@ MAX_PIECES = 512
 PART_PATTERN = re.compile(r"\.wavespeed-[0-9a-f]{16}\.part")
 """The names of part files. Those of a killed process are known by it, and by their lock being free."""
 
+_numbers = count(secrets.randbits(64))
+
 
 class Workers:
     """Threads for blocking work. Their own, so that a slow disk doesn't hold up name look-ups.
@@ -38,8 +41,8 @@ class Workers:
     All goes through the loop's ``run_in_executor``, where the tests' virtual clock can count it.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, threads: int) -> None:
+        self._count = threads
         self._threads: ThreadPoolExecutor | None = None
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -132,8 +135,11 @@ class PartFile:
 
 def _create(folder: Path) -> tuple[Path, int]:
     while True:
-        path = folder / f".wavespeed-{secrets.token_hex(8)}.part"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        path = folder / f".wavespeed-{next(_numbers) % 2**64:016x}.part"
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except FileExistsError:  # of a process that was forked from this one
+            continue
         if fcntl is None:
             return path, file
         with contextlib.suppress(OSError):  # a file system without locks: then nothing is ever taken for stale
