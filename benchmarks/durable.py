@@ -132,14 +132,18 @@ KINDS = {
 def measured(count: int, rounds: int, *kinds: str) -> dict[str, tuple[float, float]]:
     """Median jobs/s and ms CPU a job of each, in turns, since the machine is shared; the first turn warms up."""
     found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
-    for turn in range(rounds + 1):
-        for kind in kinds:
-            with Server() as url, tempfile.TemporaryDirectory(dir=".") as folder:
-                order = [sys.executable, __file__, "_once", kind, url, folder, str(count if turn else count // 10)]
-                told = json.loads(subprocess.run(order, check=True, capture_output=True, text=True).stdout)
-            if turn:
-                found[kind].append((told["rate"], told["cpu"]))
-                print(f"{kind:>18}: {told['rate']:7.1f} jobs/s, {told['cpu']:.2f} ms CPU a job", flush=True)
+    # Removed at the end only: ext4 takes no inode anew that was freed in the last minutes, and looks through all of
+    # them for each new file, which cost the runs behind others as much as a millisecond a file.
+    with tempfile.TemporaryDirectory(dir=".") as folders:
+        for turn in range(rounds + 1):
+            for kind in kinds:
+                folder = tempfile.mkdtemp(dir=folders)
+                with Server() as url:
+                    order = [sys.executable, __file__, "_once", kind, url, folder, str(count if turn else count // 10)]
+                    told = json.loads(subprocess.run(order, check=True, capture_output=True, text=True).stdout)
+                if turn:
+                    found[kind].append((told["rate"], told["cpu"]))
+                    print(f"{kind:>18}: {told['rate']:7.1f} jobs/s, {told['cpu']:.2f} ms CPU a job", flush=True)
     return {
         kind: (statistics.median(rate for rate, _ in each), statistics.median(cpu for _, cpu in each))
         for kind, each in found.items()
