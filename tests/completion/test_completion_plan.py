@@ -64,11 +64,20 @@ def test_a_sweep_is_followed_by_the_next_after_a_while_and_never_by_two_at_once(
     assert not make_plan(many(50), NOW + 5, outlook).sweeps
     outlook.sweeping = False
     plan = make_plan(many(50), NOW + 0.3, outlook)
-    assert (plan.sweeps, plan.wake) == ([], NOW + 0.6)
-    assert make_plan(many(50), NOW + 0.6, outlook).sweeps
+    assert (plan.sweeps, plan.wake) == ([], NOW + 0.75)
+    assert make_plan(many(50), NOW + 0.75, outlook).sweeps
 
 
-@pytest.mark.parametrize(("ripe", "pages", "seconds"), [(3, 1, 4 / 3), (8, 1, 0.6), (300, 2, 0.6), (300, 30, 3.0)])
+def test_failures_are_asked_for_along_with_a_sweep_and_not_by_a_wake_up_of_their_own():
+    outlook = quiet()
+    make_plan(many(50), NOW, outlook)
+    outlook.failures = NOW + 0.1
+    plan = make_plan(many(50), NOW + 0.2, outlook)
+    assert (plan.sweeps, plan.wake) == ([], NOW + 0.75)
+    assert [each.status for each in make_plan(many(50), NOW + 0.75, outlook).sweeps] == ["completed", "failed"]
+
+
+@pytest.mark.parametrize(("ripe", "pages", "seconds"), [(3, 1, 4 / 3), (8, 1, 0.75), (300, 2, 0.75), (300, 30, 3.0)])
 def test_few_jobs_and_many_pages_are_swept_less_often(ripe, pages, seconds):
     assert sweep_interval(ripe, pages) == pytest.approx(seconds)
 

@@ -15,7 +15,7 @@ __all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_betw
 
 FEW = 3  # fewer than this are checked one by one: that takes no more requests than asking for the list
 MANY = 16
-SWEEP_EVERY = 0.6
+SWEEP_EVERY = 0.75
 SWEEP_RARELY = 2.0  # for a few, that many seconds divided by half their number
 PAGE_REST = 0.1  # seconds between two sweeps for each page that the last one took
 FAILURES_EVERY = 2.5  # seconds, for many; fewer find their failures by single checks sooner
@@ -231,12 +231,15 @@ def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, ou
         return  # its end is followed by a plan
     if covered:
         interval = sweep_interval(len(covered), outlook.pages)
-        if now >= outlook.swept + interval:
+        due = now >= outlook.swept + interval
+        if due:
             plan.sweeps.append(_window("completed", covered))
             outlook.swept = now
         outlook.again = outlook.swept + interval
         plan.wake = min(plan.wake, outlook.again)
-    if outlook.patient and not covered:
+        if not due:
+            return  # the others go along with the next: to wake up for each of them costs as much as to ask
+    elif outlook.patient:
         return  # failures are pushed, too
     patience = max(1.0, MANY / len(listed))
     if now >= outlook.failures:
@@ -246,7 +249,8 @@ def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, ou
         plan.sweeps.append(_window(_RARE[outlook.rarity], listed))
         outlook.rarity = (outlook.rarity + 1) % len(_RARE)
         outlook.rare = now + RARE_EVERY * patience
-    plan.wake = min(plan.wake, outlook.failures, outlook.rare)
+    if not covered:
+        plan.wake = min(plan.wake, outlook.failures, outlook.rare)
 
 
 def _window(status: str, entries: list[Entry]) -> Window:
