@@ -62,7 +62,7 @@ async def test_fifty_workers_hold_the_limit_and_use_it(clustered, emulator):
 async def test_a_worker_that_dies_with_submits_on_the_way_loses_and_doubles_none(clustered, emulator):
     """Accepted, and the answer never came to anybody: each is found in the account's list."""
     async with clustered(limits={"max_per_minute": 300, "max_in_flight": 100}) as cluster:
-        cluster.start(jobs_of(60))
+        cluster.start(jobs_of(120))
         cluster.work(2)
         await cluster.read(most=5)
         emulator.faults.add("submit", "slow_headers", seconds=2.0)
@@ -71,13 +71,13 @@ async def test_a_worker_that_dies_with_submits_on_the_way_loses_and_doubles_none
         assert emulator.ledger.faults
         emulator.faults.clear()
         await cluster.read()
-        assert_each_once(cluster, 60)
+        assert_each_once(cluster, 120)
 
 
 async def test_a_submit_that_never_left_with_its_worker_is_sent_again_once(clustered, emulator):
     """Dropped before it was looked at, its worker gone: the list shows that it never arrived."""
     async with clustered(limits={"max_per_minute": 300, "max_in_flight": 100}) as cluster:
-        cluster.start(jobs_of(60))
+        cluster.start(jobs_of(120))
         cluster.work(2)
         await cluster.read(most=5)
         emulator.faults.add("submit", "delay", seconds=30.0)  # the process ends meanwhile, and its connections
@@ -86,7 +86,7 @@ async def test_a_submit_that_never_left_with_its_worker_is_sent_again_once(clust
         assert emulator.ledger.faults
         emulator.faults.clear()
         await cluster.read()
-        assert_each_once(cluster, 60)
+        assert_each_once(cluster, 120)
 
 
 async def test_a_worker_cut_off_sends_nothing_late_and_its_jobs_are_done_by_others(clustered, virtual_clock):
