@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rounds import Figures, Workload
 
+LEAST_KEPT = 80
 LIST_ITEM = 0.47  # KiB of one finished prediction in the emulator's list, as in the API's
 ISSUE_9 = 0.26  # ms of CPU a job of the script in the raw workload, on the machine that the goals were set on
 PACKAGES = ("wavespeed-qwen-async", "aiohttp", "pydantic", "wavespeed", "replicate", "fal-client", "httpx", "uvloop")
@@ -148,7 +150,19 @@ def _targets(kept: dict[str, Any]) -> list[str]:
     lines += [
         _target(f"{name}, {key}", bound, kept[name]["figures"][key]) for name, key, bound in alone if name in kept
     ]
-    return [*lines, ""]
+    return [*lines, *_durability(kept.get("durable", {}).get("text", "")), ""]
+
+
+def _durability(text: str) -> list[str]:
+    """The goals of `durable.py`, from what it printed."""
+    lines = []
+    if share := re.search(r"jobs/s = (\d+)%", text):
+        kept_up = int(share[1])
+        verdict = "holds" if kept_up >= LEAST_KEPT else "**misses**"
+        lines.append(f"| journal on, % of the jobs/s without | at least {LEAST_KEPT} | {kept_up} | {verdict} |")
+    if times := re.search(r"script that saves: .* a batch takes ([\d.]+) of it", text):
+        lines.append(_target("journal on, of the CPU of a script that saves", 1.8, float(times[1])))
+    return lines
 
 
 def _cost(content: dict[str, Any]) -> float:

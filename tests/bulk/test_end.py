@@ -208,7 +208,7 @@ async def test_two_runs_on_one_folder_are_refused(opened, write, folder, emulato
 
 async def test_a_source_that_changes_under_the_run(run, write, folder, emulator, monkeypatch):
     monkeypatch.setattr("wavespeed_qwen_async.bulk.sources._CHUNK", 50)
-    source = write(*prompts(400))
+    source = write(*prompts(250))
     task = asyncio.create_task(run(source, session={"max_in_flight": 20}))
     await asyncio.sleep(5)
     with source.open("a") as file:
@@ -218,7 +218,7 @@ async def test_a_source_that_changes_under_the_run(run, write, folder, emulator,
     accepted = len(emulator.ledger.accepted)
     assert accepted == len(images(folder)) <= 200, "what was paid is collected, no more is paid"
     _, outcomes = await run(source)
-    assert accepted + len(outcomes) == 401 == len(emulator.ledger.accepted)
+    assert accepted + len(outcomes) == 251 == len(emulator.ledger.accepted)
 
 
 async def test_a_source_that_raises_ends_after_what_is_paid(run, folder, emulator):

@@ -302,7 +302,7 @@ def slow_first_three(wavespeed_emulator):
 
 
 @pytest.mark.usefixtures("slow_first_three")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_first_signal_collects_what_is_paid(command, wavespeed_emulator, jobs, number):
     source = jobs(*({"enable_sync_mode": True} | fox for fox in foxes(8)))
     process = child("batch", source, "--max-in-flight", "3")
@@ -382,7 +382,7 @@ def test_on_a_terminal_there_is_a_picture_of_it(wavespeed_emulator, jobs):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.usefixtures("slow_first_three")
-@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("times", [1, *(pytest.param(times, marks=pytest.mark.slow) for times in (2, 3))])
 def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(command, wavespeed_emulator, jobs, times):
     source = jobs(*({"enable_sync_mode": times == 1} | fox for fox in foxes(6)))
     keys = [(b"3 of 3", b"\x03"), (b"stopping: ", b"\x03"), (b"stopping: ", b"\x03")][:times]

@@ -134,6 +134,7 @@ async def test_a_straggler_does_not_stretch_the_window(server):
     assert server.requests["list"] < 1.6 * 2 * 150
 
 
+@pytest.mark.slow
 async def test_jobs_that_take_longer_than_was_thought_are_no_stragglers(server):
     async with keeping(server) as keeper:
         ends = Ends()

@@ -94,7 +94,7 @@ async def test_a_job_without_a_turn_is_not_pulled_however_much_may_be_in_flight(
         opened(limits=Limits(max_per_minute=600, max_in_flight=2000)) as session,
         waited_for(session.stream(source)),
     ):
-        for minutes in (0.5, 1, 1.5, 2):
+        for minutes in (0.5, 1):
             await asyncio.sleep(30)
             sent = len(emulator.ledger.accepted)
             assert sent >= 550 * minutes

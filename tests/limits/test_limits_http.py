@@ -59,6 +59,7 @@ async def submit_for(seconds: float, limits: Limits, url: str) -> None:
             task.cancel()
 
 
+@pytest.mark.slow
 async def test_two_minutes_at_silver():
     server = StrictServer(500)
     began = now()

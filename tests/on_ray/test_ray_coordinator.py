@@ -33,6 +33,7 @@ async def test_workers_share_a_batch(clustered):
         assert all(link.calls > 3 for link in cluster.links.values())
 
 
+@pytest.mark.slow
 async def test_a_worker_asks_twice_a_second_however_many_jobs_it_does(clustered, virtual_clock):
     async with clustered(limits={"max_per_minute": 3000, "max_in_flight": 3000}) as cluster:
         cluster.start(jobs_of(400))
@@ -45,6 +46,7 @@ async def test_a_worker_asks_twice_a_second_however_many_jobs_it_does(clustered,
     assert max(calls) < 2.5 * seconds < 70
 
 
+@pytest.mark.slow
 @pytest.mark.wavespeed_emulator(tier=None, max_per_minute=120, max_in_flight=60)
 async def test_fifty_workers_hold_the_limit_and_use_it(clustered, emulator):
     async with clustered(limits={"max_per_minute": 120, "max_in_flight": 60}) as cluster:
