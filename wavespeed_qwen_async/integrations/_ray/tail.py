@@ -21,7 +21,7 @@ __all__ = ["Tail", "TailedBatch", "size_of"]
 
 _AT_ONCE = 256 * 1024  # bytes
 _LONGEST_HOLD = 2.0  # seconds that a reader waits for some
-_COMMIT_GATHER = 0.1  # seconds: moves come in handfuls from the workers, and one commit serves them all
+_COMMIT_GATHER = 0.25  # seconds: moves come in handfuls from the workers, and one commit serves them all
 _GATHER = 0.5  # seconds for which results are gathered for their reader
 
 
