@@ -216,7 +216,7 @@ async def test_a_source_that_changes_under_the_run(run, write, folder, emulator,
     with pytest.raises(ConfigurationError, match="was changed while it was read"):
         await task
     accepted = len(emulator.ledger.accepted)
-    assert accepted == len(images(folder)) <= 200, "what was paid is collected, no more is paid"
+    assert accepted == len(images(folder)) <= 150, "what was paid is collected, no more is paid"
     _, outcomes = await run(source)
     assert accepted + len(outcomes) == 251 == len(emulator.ledger.accepted)
 

@@ -47,7 +47,7 @@ def requests(emulator: Emulator) -> Counter[str]:
     return Counter({kind: emulator.ledger.requests[kind] for kind in ("submit", "list", "result")})
 
 
-async def test_1200_jobs_300_in_flight_take_a_quarter_request_each_and_come_within_half_a_second():
+async def test_1200_jobs_300_in_flight_take_a_quarter_request_each_and_half_come_within_half_a_second():
     async with Emulator(tier=None, blank=True, inference=(6.0, 12.0)) as emulator:
         delays = sorted((await run(emulator, 1200, 300)).values())
     print(dict(requests(emulator)), "p50", delays[600], "p99", delays[1188], "max", delays[-1])  # noqa: T201
