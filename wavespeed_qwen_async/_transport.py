@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import logging
 import os
 import platform
@@ -31,7 +31,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
 
     from aiohttp.abc import AbstractStreamWriter
 
@@ -116,6 +117,7 @@ class Transport:
         self._foreign = client_session
         self._places: dict[str, URL] = {}
         self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout.connect)
+        self._sending = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
         self._deadlines = Deadlines(self.timeout.read)
         self._date: tuple[str, float] | None = None
 
@@ -177,64 +179,72 @@ class Transport:
                     proxy=self._proxy_for(url) if self._proxies else self._proxy,
                 )
                 return await self._answer(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _FAILURES as error:
             sent = body is not None and body.handed_over
             raise self._failure(request, error, url=url, sent=sent) from error
         finally:
             if deadlines is not self._deadlines:
                 deadlines.close()
 
-    @contextlib.asynccontextmanager
-    async def foreign(
+    def foreign(
         self,
         method: str,
-        url: str,
+        url: str | URL,
         *,
         headers: Mapping[str, str] | None = None,
         data: Any = None,
         redirects: int = 0,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> Foreign:
         """One exchange with a media host: without the key. ``redirects`` of them are followed, to http(s) only.
 
-        Raises:
+        Raises, on entry and for what goes wrong inside:
             NotSentError: No connection.
-            LostAnswerError: No whole answer; also raised for what goes wrong while the body is read inside.
+            LostAnswerError: No whole answer.
         """
         target = URL(url)
-        timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
-        try:
-            async with _open(self._foreign).request(
+        return Foreign(
+            functools.partial(
+                _open(self._foreign).request,
                 method,
                 target,
                 data=data,
                 headers=self._keyless if headers is None else {**self._keyless, **headers},
-                timeout=timeout,
+                # How long it takes to send a body is not known. What is only read has the deadlines' one timer.
+                timeout=self._connecting if data is None else self._sending,
                 allow_redirects=redirects > 0,
                 max_redirects=max(redirects, 1),
-                proxy=self._proxy_for(target),
-            ) as response:
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if isinstance(error, WaveSpeedError):
-                raise
-            kind = NotSentError if isinstance(error, _NO_CONNECTION) else LostAnswerError
-            raise kind(f"{target.host}: {_reason(error)}") from error
+                proxy=self._proxy_for(target) if self._proxies else self._proxy,
+            ),
+            host=target.host,
+            deadlines=self._deadlines if data is None else None,
+        )
+
+    async def next_piece(self, response: aiohttp.ClientResponse) -> bytes:
+        """The next bytes of an answer's body, as they come; empty at its end.
+
+        Raises:
+            TimeoutError: None came within ``timeout.read``.
+        """
+        with self._deadlines.wait():
+            while True:
+                piece, more = await response.content.readchunk()
+                if piece or not more:
+                    return piece
 
     async def multipart(self, path: str, form: aiohttp.FormData) -> Answer:
         """Post a form to the API itself, with the key (the older upload flow)."""
         url = self.base_url.joinpath(path[1:], encoded=True)
-        timeout = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
         try:
             response = await _open(self._client).post(
                 url,
                 data=form,
                 headers=self._headers,
-                timeout=timeout,
+                timeout=self._sending,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
             )
             return await self._answer(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _FAILURES as error:
             raise LostAnswerError(f"{url.host}: {_reason(error)}") from error
 
     async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
@@ -296,6 +306,50 @@ class Transport:
         return LostAnswerError(f"the answer of {place} was lost: {_reason(error)}")
 
 
+class Foreign:
+    """An exchange with a media host. ``async with`` gives its response, and takes the connection back.
+
+    A class, since each image takes one and a context manager made of a generator costs more.
+    """
+
+    __slots__ = ("_ask", "_deadlines", "_host", "_response")
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[aiohttp.ClientResponse]], *, host: str | None, deadlines: Deadlines | None
+    ) -> None:
+        self._ask = ask
+        self._host = host
+        self._deadlines = deadlines
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        try:
+            if self._deadlines is None:
+                response = await self._ask()
+            else:
+                with self._deadlines.wait():
+                    response = await self._ask()
+        except _FAILURES as error:
+            raise self._failed(error) from error
+        self._response = response
+        return response
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._response is not None  # noqa: S101 - entered
+        self._response.release()
+        if self._deadlines is None:
+            await self._response.wait_for_close()  # a body that is still being sent
+        if isinstance(error, _FAILURES) and not isinstance(error, WaveSpeedError):
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> WaveSpeedError:
+        kind = NotSentError if isinstance(error, _NO_CONNECTION) else LostAnswerError
+        return kind(f"{self._host}: {_reason(error)}")
+
+
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 

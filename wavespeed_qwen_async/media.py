@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from ._inputs import is_url
 from ._media.containers import pieces
 from ._media.download import MAX_OUTPUT_BYTES, Downloader, MemoryLanding
-from ._media.files import CHUNK, MAX_PIECES, PartFile, Workers, sweep, sync_folder
+from ._media.files import CHUNK, MAX_PIECES, PartFile, Workers, sweep, sync_folder, write_whole
 from ._media.flights import Flights
 from ._media.reach import check_reachable
 from ._media.sources import Sources
@@ -21,8 +22,6 @@ from .errors import ConfigurationError, ContentFlaggedError, DownloadError, Inva
 from .provenance import Provenance, splices
 
 if TYPE_CHECKING:
-    import os
-
     from PIL.Image import Image as PILImage
 
     from ._api import Api
@@ -156,15 +155,16 @@ class Media:
             ContentFlaggedError: it is flagged, and ``nsfw`` says that such are not downloaded.
         """
         self._admit(output)
-        landing = _FileLanding(self._workers, Path(path), output, overwrite=overwrite)
+        path = path if isinstance(path, Path) else Path(path)
+        landing = _FileLanding(self._workers, path, output, overwrite=overwrite)
         try:
             if not landing.prepared(self._swept):
                 await self._workers.run(landing.prepare, self._swept)
             await self._downloader.fetch(output, landing, await self._inline(output))
-            await self._workers.run(landing.finish, provenance if self._embed else None, sync_folder)
+            await self._workers.run_along(landing.finish, provenance if self._embed else None, sync_folder)
         finally:
             await landing.discard()
-        return Path(path)
+        return path
 
     async def read(self, output: Output) -> bytes:
         """An output's bytes, verified, as the server made them.
@@ -230,7 +230,7 @@ class _FileLanding:
 
     def __init__(self, workers: Workers, target: Path, output: Output, *, overwrite: bool) -> None:
         self._workers = workers
-        self._folder = target.parent
+        self._folder = os.path.dirname(target)  # noqa: PTH120 - a third of the time, and one is made for each image
         self._target = target
         self._output = output
         self._overwrite = overwrite
@@ -240,7 +240,7 @@ class _FileLanding:
 
     def prepared(self, swept: set[str]) -> bool:
         """Whether others went before into the same folder, so that a thread need not be asked to look."""
-        return self._overwrite and str(self._folder) in swept  # quicker to compare than paths
+        return self._overwrite and self._folder in swept
 
     def prepare(self, swept: set[str]) -> None:
         """Make the folder and clear it of what killed processes left there; see early what would fail late."""
@@ -252,8 +252,8 @@ class _FileLanding:
                 raise FileExistsError
             folder = self._target.parent
             _make_folder(folder)
-            if str(self._folder) not in swept:
-                swept.add(str(self._folder))
+            if self._folder not in swept:
+                swept.add(self._folder)
                 sweep(folder)
         except OSError as error:
             raise self._failed(error) from error
@@ -275,11 +275,12 @@ class _FileLanding:
             if provenance is not None and self._part is None:  # all of it is still here: then it is written once
                 self._splice(provenance)
                 provenance = None
-            self._write()
-            part = self._written()
-            if provenance is not None:
-                part = self._embedded(part, provenance)
-            part.finish(self._target, overwrite=self._overwrite)
+            if self._part is not None or not write_whole(self._target, self._pieces, overwrite=self._overwrite):
+                self._write()
+                part = self._written()
+                if provenance is not None:
+                    part = self._embedded(part, provenance)
+                part.finish(self._target, overwrite=self._overwrite)
             if synced:
                 sync_folder(self._target.parent)
         except OSError as error:

@@ -104,6 +104,10 @@ class NameTemplate:
             output: The image's place among the prediction's outputs, from 0.
             prediction_id: For ``{prediction}``.
         """
+        return Path(folder, self.name(job, index, ext, output=output, prediction_id=prediction_id))
+
+    def name(self, job: Job, index: int, ext: str, *, output: int = 0, prediction_id: str = "") -> str:
+        """The same as a relative path, with ``/`` between its parts."""
         if not 0 <= index < _MAX_INDEX or not 0 <= output < _MAX_INDEX:
             raise ValueError(f"index = {index}, output = {output}: from 0")
         suffix = re.sub(r"[^a-z0-9]", "", ext.lower())[:10] or "img"
@@ -120,8 +124,7 @@ class NameTemplate:
         }
         *folders, stem = self._render(values)
         end = f"{self._mark(index, output)}.{suffix}"
-        names = [_name(text) for text in folders]
-        return Path(folder, *names, _name(stem, len(end)) + end)
+        return "/".join([*map(_name, folders), _name(stem, len(end)) + end])
 
     def _render(self, values: dict[str, Any]) -> list[str]:
         return ["".join(_text(part, values, self.template) for part in parts) for parts in self._components]

@@ -15,12 +15,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 from wavespeed_qwen_async import Limits, QwenImageSession, Retry
-from wavespeed_qwen_async._media.files import PartFile
 from wavespeed_qwen_async._reconcile import Patience
 from wavespeed_qwen_async._transport import Transport
 from wavespeed_qwen_async.bulk import Batch
 from wavespeed_qwen_async.bulk._states import State
 from wavespeed_qwen_async.bulk._store import Store
+from wavespeed_qwen_async.media import _FileLanding
 
 PATIENCE = Patience(margin=1.5, arrival=2.0, settle=4.0, unknown=30.0, first=0.1, longest=0.5)
 
@@ -39,7 +39,7 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self) -> None:
-        apply, commit, send, finish = Store.apply, Store.commit, Transport.send, PartFile.finish
+        apply, commit, send, finish = Store.apply, Store.commit, Transport.send, _FileLanding.finish
         moved: list[str] = []
 
         def applying(store, *moves):
@@ -64,12 +64,12 @@ class Killer:
                 self.at("post", "after")
             return answer
 
-        def finishing(part, target, **options):
-            finish(part, target, **options)
+        def finishing(landing, *given):
+            finish(landing, *given)
             self.at("rename", "after")
 
         Store.apply, Store.commit = applying, committing
-        Transport.send, PartFile.finish = sending, finishing
+        Transport.send, _FileLanding.finish = sending, finishing
 
 
 async def main(url: str, source: str, folder: str) -> None:

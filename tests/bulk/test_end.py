@@ -12,7 +12,6 @@ import pytest
 from durable import images, prompts, results
 
 from wavespeed_qwen_async import ConfigurationError, DownloadError, Limits
-from wavespeed_qwen_async._media.files import PartFile
 from wavespeed_qwen_async.bulk import Batch, JournalError
 from wavespeed_qwen_async.bulk._store import Store
 from wavespeed_qwen_async.bulk.journal import JOURNAL_NAME
@@ -107,13 +106,13 @@ def full(*_args, **_options):
 
 async def test_a_disk_that_fills_while_images_are_saved(run, write, folder, emulator, monkeypatch):
     source = write(*prompts(60))
-    original, saved = PartFile.finish, []
+    original, written = os.writev, []
 
-    def finish(part, target, **options):
-        saved.append(target)
-        return full() if len(saved) > 5 else original(part, target, **options)
+    def writev(file, pieces):
+        written.append(file)
+        return full() if len(written) > 5 else original(file, pieces)
 
-    monkeypatch.setattr(PartFile, "finish", finish)
+    monkeypatch.setattr(os, "writev", writev)
     with pytest.raises(DownloadError, match="No space left"):
         await run(source, max_in_flight=10)
     paid = len(emulator.ledger.accepted)

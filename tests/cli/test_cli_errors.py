@@ -143,8 +143,7 @@ def test_a_real_limit_of_the_disk(wavespeed_emulator, tmp_path):
 def test_a_disk_that_fills_up_while_the_image_is_made(command, wavespeed_emulator, monkeypatch):
     monkeypatch.setattr(targets, "_reserve", lambda file, size: None)
     monkeypatch.setattr(
-        "wavespeed_qwen_async.media.PartFile.write",
-        lambda self, data: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
+        os, "writev", lambda file, pieces: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
     )
     ended = command("generate", "a fox", "-o", "fox.jpg", "--sync")
     accepted = wavespeed_emulator.ledger.accepted[0]

@@ -351,10 +351,10 @@ class TestTheDisk:
     async def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
         self, media, world, tmp_path, monkeypatch, size
     ) -> None:
-        def full(self: PartFile, pieces: list[bytes]) -> None:
+        def full(file: int, pieces: list[bytes]) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(PartFile, "write", full)
+        monkeypatch.setattr(os, "writev", full)
         with pytest.raises(
             errors.DownloadError, match="^can't write .*: No space left on device; the image is paid"
         ) as caught:

@@ -179,22 +179,23 @@ class _Fetch:
     async def _try(self) -> None:
         if not self._url:
             return
-        patience = _PATIENCE * self._api.transport.timeout.read
-        async with self._api.transport.foreign(
+        transport, now = self._api.transport, asyncio.get_running_loop().time
+        until = now() + _PATIENCE * transport.timeout.read
+        async with transport.foreign(
             "GET", self._checked_url(), headers=self._headers(), redirects=MAX_REDIRECTS
         ) as response:
             await self._open(response)
-            async with asyncio.timeout(patience):
-                async for piece, _ in response.content.iter_chunks():  # as they come: nothing is joined
-                    await self._add(piece)
+            while piece := await transport.next_piece(response):  # as they come: nothing is joined
+                await self._add(piece)
+                if now() > until:
+                    raise TimeoutError
         self._received.check()
 
-    def _checked_url(self) -> str:
+    def _checked_url(self) -> URL:
         try:
-            URL(self._url)
+            return URL(self._url)
         except ValueError:
             raise self._failed(DownloadError("its URL can't be read")) from None
-        return self._url
 
     def _headers(self) -> dict[str, str]:
         # A length can be checked, and a part resumed, of the bytes as they are only.

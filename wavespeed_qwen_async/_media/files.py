@@ -7,20 +7,24 @@ import contextlib
 import os
 import re
 import secrets
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    _Answer = tuple[Any, BaseException | None]
 
 try:
     import fcntl
 except ImportError:  # Windows, where a file in use can't be removed anyway
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CHUNK", "MAX_PIECES", "PART_PATTERN", "PartFile", "Workers", "sweep", "sync_folder"]
+__all__ = ["CHUNK", "MAX_PIECES", "PART_PATTERN", "PartFile", "Workers", "sweep", "sync_folder", "write_whole"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -33,6 +37,8 @@ PART_PATTERN = re.compile(r"\.wavespeed-[0-9a-f]{16}\.part")
 """The names of part files. Those of a killed process are known by it, and by their lock being free."""
 
 _numbers = count(secrets.randbits(64))
+_GROUPS = 2  # at work at a time; more of them only wait for each other's turn at the interpreter
+_GROUP = 16
 
 
 class Workers:
@@ -44,30 +50,134 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self._count = threads
         self._threads: ThreadPoolExecutor | None = None
+        self._errands: deque[_Errand] = deque()
+        self._groups = 0
+        self._soon = False
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call ``function`` in a thread. If this task is cancelled, the thread's work is awaited before that shows.
 
         So a file is never closed under the thread that writes to it.
         """
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="wavespeed-files")
-        work = asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        work = asyncio.get_running_loop().run_in_executor(self._pool(), function, *args)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            while not work.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([work])
-            if not work.cancelled():
-                work.exception()  # seen: cancelled comes first
+            await _ended(work)
             raise
+
+    async def run_along(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """As ``run``, for short work of which much comes at a time: one trip to a thread takes many along.
+
+        A thread of its own for each costs more than the work: at each call of the system it lets go of the
+        interpreter, and all of them have to win it back from the loop.
+        """
+        loop = asyncio.get_running_loop()
+        errand = _Errand(partial(function, *args), loop.create_future())
+        self._errands.append(errand)
+        if not self._soon and self._groups < _GROUPS:
+            self._soon = True  # what else comes in this pass of the loop goes along
+            loop.call_soon(self._set_out)
+        try:
+            return await errand.answer  # type: ignore[no-any-return]  # what the function gives
+        except asyncio.CancelledError:
+            if errand.work is not None:
+                await _ended(errand.work)
+            raise
+
+    def _set_out(self) -> None:
+        self._soon = False
+        while self._errands and self._groups < _GROUPS:
+            some = [self._errands.popleft() for _ in range(min(_GROUP, len(self._errands)))]
+            group = [errand for errand in some if not errand.answer.done()]  # others were cancelled
+            functions = [errand.function for errand in group]
+            work = asyncio.get_running_loop().run_in_executor(self._pool(), _in_turn, functions)
+            for errand in group:
+                errand.work = work
+            self._groups += 1
+            work.add_done_callback(partial(self._come_back, group))
+
+    def _come_back(self, group: list[_Errand], work: asyncio.Future[list[_Answer]]) -> None:
+        self._groups -= 1
+        for errand, (value, error) in zip(group, work.result(), strict=True):
+            if errand.answer.done():  # cancelled
+                continue
+            if error is None:
+                errand.answer.set_result(value)
+            else:
+                errand.answer.set_exception(error)
+        self._set_out()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="wavespeed-files")
+        return self._threads
 
     def close(self) -> None:
         """Let the threads end; they are idle when nobody awaits them any more."""
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)
+
+
+class _Errand:
+    """A piece of work that goes to a thread together with others."""
+
+    __slots__ = ("answer", "function", "work")
+
+    def __init__(self, function: Callable[[], Any], answer: asyncio.Future[Any]) -> None:
+        self.function = function
+        self.answer = answer
+        self.work: asyncio.Future[Any] | None = None
+
+
+def _in_turn(functions: Sequence[Callable[[], Any]]) -> list[_Answer]:
+    return [_answer(function) for function in functions]
+
+
+def _answer(function: Callable[[], Any]) -> _Answer:
+    try:
+        return function(), None
+    except BaseException as error:  # noqa: BLE001 - raised where its caller waits
+        return None, error
+
+
+async def _ended(work: asyncio.Future[Any]) -> None:
+    """Wait for a thread's work, of a task that is cancelled, however often."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()  # seen: cancelled comes first
+
+
+def write_whole(target: Path, pieces: Sequence[bytes], *, overwrite: bool) -> bool:
+    """Put a file of few pieces under its name, whole and on the disk, by way of one without a name.
+
+    A kill leaves nothing behind, and it takes four calls of the system. Returns False where it can't be done: there is
+    something to be replaced, or it takes Linux and a file system that knows such files (ext4, xfs, btrfs, tmpfs, ...).
+    Then a part file has to do, or tells what is wrong.
+
+    Raises:
+        FileExistsError: ``target`` exists, and ``overwrite`` is False.
+    """
+    try:
+        folder = os.path.dirname(target) or "."  # noqa: PTH120 - a third of the time
+        file = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_SYNC, 0o666)
+        try:
+            if os.writev(file, pieces) != sum(map(len, pieces)):
+                return False
+            # The path being absolute, `src_dir_fd` is not used; but given one, Python follows the link behind it.
+            os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file)
+        finally:
+            os.close(file)
+    except AttributeError:  # no Linux
+        return False
+    except OSError as error:
+        if isinstance(error, FileExistsError) and not overwrite:
+            raise
+        return False
+    return True
 
 
 class PartFile:

@@ -59,10 +59,8 @@ async def _look(api: Api, url: str) -> None:
             failure.transient = response.status >= 500 or response.status == 429  # noqa: PLR2004 - HTTP statuses
             raise failure
         head = b""
-        async for piece in response.content.iter_any():
+        while len(head) < HEAD and (piece := await api.transport.next_piece(response)):
             head += piece
-            if len(head) >= HEAD:
-                break
         response.close()  # the rest is not wanted
     if sniff(head) is None:
         raise _UnreachableError(f"what it leads to is no image ({response.content_type})")

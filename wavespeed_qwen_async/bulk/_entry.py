@@ -41,10 +41,13 @@ class Entry:
         sent: Its intent is in the journal.
         reserved: Its price is reserved in the budget.
         withdrawn: It has no outcome in this run.
+        file: Its image's name in the folder, with ``/`` where the name template makes folders.
+        path: The same as a path.
     """
 
     __slots__ = (
         "error",
+        "file",
         "index",
         "job",
         "known",
@@ -76,6 +79,7 @@ class Entry:
         self.task: asyncio.Task[Any] | None = None
         self.prediction: Prediction | None = None
         self.error: WaveSpeedError | None = None
+        self.file: str | None = None
         self.path: Path | None = None
 
     def withdraw(self) -> None:
@@ -98,11 +102,11 @@ class Entry:
             resumed=self.resumed,
         )
 
-    def result(self, status: str, seconds: float, folder: Path) -> dict[str, Any]:
-        """Its line in the ``results.jsonl`` of ``folder``; the journal adds its id there as ``job``."""
+    def result(self, status: str, seconds: float) -> dict[str, Any]:
+        """Its line in ``results.jsonl``; the journal adds its id there as ``job``."""
         told: dict[str, Any] = {"index": self.index, "line": self.line, "ok": self.error is None, "status": status}
-        if self.path is not None and self.error is None:
-            told["file"] = self.path.relative_to(folder).as_posix()  # a name template can make folders
+        if self.file is not None and self.error is None:
+            told["file"] = self.file
         if self.job is not None:
             inputs = inputs_of(self.job, [source for source in self.job.sources if isinstance(source, str)])
             local = [_shown(source) for source in self.job.sources if not isinstance(source, str)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 from ._rows import Joint, Move
@@ -42,7 +43,7 @@ class Naming(Joint):
             for naming, names in zip(changes, found, strict=True)
             if len(names) < naming.count
         ]
-        claimed = store.claim_names([(name.as_posix(), naming.row) for naming, _, name in wanted])
+        claimed = store.claim_names([(name, naming.row) for naming, _, name in wanted])
         for naming, names, name in wanted:
             names.append(naming.free(store, name, claimed=claimed))
             while len(names) < naming.count:
@@ -56,20 +57,19 @@ class Naming(Joint):
         """How many files there are to be."""
         return max(1, len(self.prediction.raw_outputs))
 
-    def template(self, output: int) -> PurePath:
+    def template(self, output: int) -> str:
         """The name that the template gives."""
         entry, job = self.entry, self.entry.job
         if job is None:  # a job of which the journal kept no readable inputs
-            return PurePath(f"{entry.index:06d}-{output}-{self.prediction.id}.img")
+            return f"{entry.index:06d}-{output}-{self.prediction.id}.img"
         ext = _SUFFIXES[job.output_format or "jpeg"]
-        return PurePath(
-            self.work.template.path("", job, entry.index, ext, output=output, prediction_id=self.prediction.id)
-        )
+        return self.work.template.name(job, entry.index, ext, output=output, prediction_id=self.prediction.id)
 
-    def free(self, store: Store, first: PurePath, *, claimed: bool = False) -> str:
+    def free(self, store: Store, first: str, *, claimed: bool = False) -> str:
         """``first``; with a number where that is another job's, or a file that no job made."""
         name, number = first, 1
-        while not (claimed or store.claim_name(name.as_posix(), self.row)) or (self.work.folder / name).exists():
+        while not (claimed or store.claim_name(name, self.row)) or os.path.lexists(f"{self.work.folder}/{name}"):
             number, claimed = number + 1, False
-            name = first.with_name(f"{first.stem}-{number}{first.suffix}")
-        return name.as_posix()
+            path = PurePosixPath(first)
+            name = path.with_name(f"{path.stem}-{number}{path.suffix}").as_posix()
+        return name

@@ -228,9 +228,7 @@ class Steps:
         entry.error = error
         self._work.tally.unknown += 1
         self._work.tally.failed += 1
-        await self._journal.move(
-            entry.row, State.UNKNOWN, result=entry.result("unknown", 0.0, self._work.folder), **_as_columns(error)
-        )
+        await self._journal.move(entry.row, State.UNKNOWN, result=entry.result("unknown", 0.0), **_as_columns(error))
         self._work.settle(entry)
 
     # --- awaiting and saving ------------------------------------------------------------------------------------------
@@ -274,14 +272,14 @@ class Steps:
         entry.prediction = prediction
         media = work.engine.media
         names: list[str] = await self._journal.make(Naming(entry.row, work, entry, prediction))
-        for output, name in zip(prediction.outputs, names, strict=True):
+        files = [work.folder / name for name in names]
+        for output, file in zip(prediction.outputs, files, strict=True):
             made = None
             if work.options.provenance:
                 made = Provenance.of(prediction, output=output.index, price=dollars(entry.price))
-            await media.save(output, work.folder / name, provenance=made, sync_folder=False)
-        files = [work.folder / name for name in names]
-        entry.path = files[0]
-        told = entry.result("saved", seconds, work.folder)
+            await media.save(output, file, provenance=made, sync_folder=False)
+        entry.file, entry.path = names[0], files[0]
+        told = entry.result("saved", seconds)
         await self._journal.move(entry.row, State.SAVED, seconds=seconds, result=told, files=files)
         work.tally.saved += 1
         work.settle(entry)
@@ -319,7 +317,7 @@ class Steps:
             price=entry.price,
             refund=price if refunded else None,
             seconds=seconds,
-            result=entry.result("failed", seconds, self._work.folder),
+            result=entry.result("failed", seconds),
             **_as_columns(error),
         )
         work = self._work
