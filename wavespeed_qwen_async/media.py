@@ -161,7 +161,9 @@ class Media:
             if not landing.prepared(self._swept):
                 await self._workers.run(landing.prepare, self._swept)
             await self._downloader.fetch(output, landing, await self._inline(output))
-            await self._workers.run_along(landing.finish, provenance if self._embed else None, sync_folder)
+            # A large one would keep those that go along waiting, and disks take large ones best side by side.
+            run = self._workers.run if landing.begun else self._workers.run_along
+            await run(landing.finish, provenance if self._embed else None, sync_folder)
         finally:
             await landing.discard()
         return path
@@ -241,6 +243,11 @@ class _FileLanding:
     def prepared(self, swept: set[str]) -> bool:
         """Whether others went before into the same folder, so that a thread need not be asked to look."""
         return self._overwrite and self._folder in swept
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was written already, being too much to hold."""
+        return self._part is not None
 
     def prepare(self, swept: set[str]) -> None:
         """Make the folder and clear it of what killed processes left there; see early what would fail late."""

@@ -13,7 +13,7 @@ import pytest
 from media_server import padded_png
 
 from wavespeed_qwen_async import errors
-from wavespeed_qwen_async._media.files import Workers, write_whole
+from wavespeed_qwen_async._media.files import PartFile, Workers, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,14 +96,15 @@ class TestWithoutAPartFile:
         assert target.read_bytes() == SMALL
         assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
+    @nameless
     def test_the_users_umask_decides_who_may_read_it(self, tmp_path) -> None:
         old = os.umask(0o027)
         try:
             done = write_whole(tmp_path / "a.png", [SMALL], overwrite=True)
         finally:
             os.umask(old)
-        if done:
-            assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o640
+        assert done
+        assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o640
 
 
 class TestTogether:
@@ -164,6 +165,29 @@ class TestTogether:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert ended
+
+
+@pytest.mark.real_clock
+async def test_large_images_do_not_wait_for_each_other(media, world, tmp_path, monkeypatch) -> None:
+    go, finish = threading.Event(), PartFile.finish
+
+    def held_up(part: PartFile, target: Path, **options: Any) -> None:
+        if target.name != "last.png":
+            go.wait()
+        finish(part, target, **options)
+
+    monkeypatch.setattr(PartFile, "finish", held_up)
+    large = [world.add(f"{number}.png", padded_png(number, 1_000_000)) for number in range(5)]
+    slow = [
+        asyncio.create_task(media.save(output, tmp_path / f"{number}.png")) for number, output in enumerate(large[:4])
+    ]
+    try:
+        async with asyncio.timeout(20):
+            await media.save(large[4], tmp_path / "last.png")
+        assert not any(task.done() for task in slow)
+    finally:
+        go.set()
+        await asyncio.gather(*slow)
 
 
 class _Trips:
