@@ -1,8 +1,7 @@
-"""What durability costs: jobs/s with and without a journal, and how fast a journal of a million rows resumes.
+"""What durability costs: jobs/s and CPU with and without a journal, and how fast a journal of a million rows resumes.
 
-python benchmarks/durable.py throughput [JOBS]    zero-latency server in a process of its own, fsync on
-python benchmarks/durable.py overhead [JOBS]      CPU a job of a batch, and of scripts written by hand, on that server
-python benchmarks/durable.py resume [ROWS]        a folder with ROWS saved jobs and one new line behind them
+python benchmarks/durable.py costs [JOBS]     zero-latency server in a process of its own, fsync on; scripts beside it
+python benchmarks/durable.py resume [ROWS]    a folder with ROWS saved jobs and one new line behind them
 """
 
 from __future__ import annotations
@@ -61,8 +60,18 @@ def prompts(count: int):
     return ({"prompt": f"picture {number}", "size": "256*256"} for number in range(count))
 
 
+async def stream(url: str, _: Path, count: int) -> float:
+    """The same jobs by `stream`, and nothing kept."""
+    async with opened(url) as session:
+        began = time.perf_counter()
+        async with aclosing(session.stream(prompts(count))) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.ok, outcome.error
+        return count / (time.perf_counter() - began)
+
+
 async def without_journal(url: str, folder: Path, count: int) -> float:
-    """The same work by `stream`: submitted, awaited, saved with its making written into it, as many at a time."""
+    """A batch's work by `stream`: submitted, awaited, saved with its making written into it, as many at a time."""
     async with opened(url) as session:
         room, saving = asyncio.Semaphore(64), set()
 
@@ -123,6 +132,7 @@ async def script_that_saves(url: str, folder: Path, count: int) -> float:
 
 KINDS = {
     "script": script,
+    "stream": stream,
     "script that saves": script_that_saves,
     "without a journal": without_journal,
     "batch": with_journal,
@@ -156,17 +166,16 @@ def once(kind: str, url: str, folder: Path, count: int) -> None:
     print(json.dumps({"rate": rate, "cpu": 1000 * (time.process_time() - used) / count}))
 
 
-def throughput(count: int) -> None:
-    medians = measured(count, 5, "without a journal", "batch")
-    without, journaled = medians["without a journal"][0], medians["batch"][0]
-    print(f"medians: {journaled:.1f} of {without:.1f} jobs/s = {journaled / without:.0%}")
-
-
-def overhead(count: int) -> None:
+def costs(count: int) -> None:
     medians = measured(count, 5, *KINDS)
-    batch = medians["batch"][1]
-    for kind, (_, cpu) in medians.items():
-        print(f"{kind:>18}: {cpu:.2f} ms CPU a job; a batch takes {batch / cpu:.2f} of it")
+    rates, cpus = ({kind: both[place] for kind, both in medians.items()} for place in (0, 1))
+    for kind, cpu in cpus.items():
+        share = cpus["batch"] / cpu
+        print(f"{kind:>18}: {rates[kind]:7.1f} jobs/s, {cpu:.2f} ms CPU a job; a batch takes {share:.2f} of it")
+    without, journaled = rates["without a journal"], rates["batch"]
+    print(f"medians: {journaled:.1f} of {without:.1f} jobs/s = {journaled / without:.0%}")
+    kept = cpus["stream"] + cpus["batch"] - cpus["without a journal"]
+    print(f"a stream, and what the journal adds: {kept:.2f} ms CPU a job, {kept / cpus['script']:.2f} of the script's")
 
 
 def prepare(folder: Path, rows: int) -> Path:
@@ -239,10 +248,8 @@ def resume(rows: int) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["throughput", *count]:
-            throughput(int(count[0]) if count else 2000)
-        case ["overhead", *count]:
-            overhead(int(count[0]) if count else 2000)
+        case ["costs", *count]:
+            costs(int(count[0]) if count else 1500)
         case ["_once", kind, url, folder, count]:
             once(kind, url, Path(folder), int(count))
         case ["resume", *rows]:
