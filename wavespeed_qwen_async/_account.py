@@ -1,4 +1,4 @@
-"""Questions about the account that take more than one request: its predictions page by page, the price of a job."""
+"""Questions about the account: its predictions, one by one or page by page, its balance, the price of a job."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from . import _answers, _wire
 from .errors import InvalidResponseError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from ._api import Api
     from .models import Job
     from .predictions import Prediction
 
-__all__ = ["PRICE_ON_THE_PAGES", "listed", "price_of"]
+__all__ = ["PRICE_ON_THE_PAGES", "balance", "delete", "listed", "prediction", "price_of"]
 
 PRICE_ON_THE_PAGES = 0.025  # USD an image, per both pages; asked of the API first
 
@@ -43,6 +43,25 @@ async def listed(
         if len(found) < _wire.MAX_PAGE_SIZE:
             return
         page += 1
+
+
+async def prediction(api: Api, prediction_id: str) -> Prediction:
+    """A prediction as it stands now."""
+
+    def read(answer: _answers.Answer) -> Prediction:
+        return _answers.read_prediction(answer, prediction_id)
+
+    return await api.ask(_wire.result_request(prediction_id), read)
+
+
+async def delete(api: Api, ids: Sequence[str]) -> int:
+    """Remove records of predictions; gives how many were."""
+    return await api.ask(_wire.delete_request(ids), _answers.read_deleted_count)
+
+
+async def balance(api: Api) -> float:
+    """The account's balance in USD."""
+    return await api.ask(_wire.balance_request(), _answers.read_balance)
 
 
 async def price_of(api: Api, job: Job) -> _answers.Price:

@@ -6,9 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ValidationError
@@ -16,6 +13,7 @@ from pydantic_core import from_json
 from yarl import URL
 
 from . import errors
+from ._headers import retry_after
 from .errors import InvalidResponseError, PredictionFailed, ServerError, SubmissionUnknown, WaveSpeedError
 from .predictions import Prediction
 
@@ -27,7 +25,6 @@ __all__ = [
     "Price",
     "UploadTicket",
     "failure_of",
-    "http_date",
     "parsed",
     "read_balance",
     "read_deleted_count",
@@ -39,7 +36,6 @@ __all__ = [
     "read_uploaded",
     "read_webhook_secret",
     "refusal_of",
-    "retry_after",
 ]
 
 _BY_STATUS: dict[int, type[WaveSpeedError]] = {
@@ -74,7 +70,6 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: names of
 _NO_NUMBER = (
     1e15  # no status, price or count of the API; NaN, infinity and numbers of 400 digits are valid JSON to Python
 )
-_LONGEST_WAIT = 7 * 24 * 3600.0  # after which there is nothing left to be asked for
 
 
 class Answer(NamedTuple):
@@ -390,25 +385,3 @@ def _one_line(text: str, most: int = 300) -> str:
 def _shown(answer: Answer) -> str:
     kind = answer.headers.get("Content-Type", "no content type").partition(";")[0]
     return f"HTTP {answer.status}, {kind}, {len(answer.body)} bytes"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by the ``Retry-After`` header: seconds, or a date seen from the answer's own ``Date``."""
-    text = headers.get("Retry-After", "").strip()
-    if text.replace(".", "", 1).isdecimal():
-        return min(float(text), _LONGEST_WAIT)
-    until = http_date(text)
-    if until is None:
-        return None
-    now = http_date(headers.get("Date", "")) or datetime.now(UTC)
-    return min(max(0.0, (until - now).total_seconds()), _LONGEST_WAIT)
-
-
-@lru_cache(maxsize=4)  # the same for all answers of a second
-def http_date(text: str) -> datetime | None:
-    """The moment that a header tells, None where it tells none."""
-    try:
-        moment = parsedate_to_datetime(text)
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None

@@ -18,8 +18,9 @@ import aiohttp
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from ._answers import Answer, http_date
+from ._answers import Answer
 from ._deadlines import Deadlines
+from ._headers import http_date
 from ._version import __version__
 from .errors import (
     ConfigurationError,

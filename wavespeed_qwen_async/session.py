@@ -9,7 +9,7 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
-from . import _account, _answers, _wire
+from . import _account
 from ._api import Api
 from ._engine import Engine
 from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
@@ -235,12 +235,7 @@ class QwenImageSession:
         )
         return await self.run(job, timeout=timeout)
 
-    async def run(
-        self,
-        job: Job | Mapping[str, Any],
-        *,
-        timeout: float | timedelta | None = None,
-    ) -> Prediction:
+    async def run(self, job: Job | Mapping[str, Any], *, timeout: float | timedelta | None = None) -> Prediction:
         """Submit a job and await its result.
 
         Cancelled, it leaves the books right: what was not sent is not sent, and the id of a prediction that is already
@@ -261,12 +256,7 @@ class QwenImageSession:
         """
         return await self._engine.submit_and_hold(job)
 
-    async def result(
-        self,
-        prediction: Prediction | str,
-        *,
-        timeout: float | timedelta | None = None,
-    ) -> Prediction:
+    async def result(self, prediction: Prediction | str, *, timeout: float | timedelta | None = None) -> Prediction:
         """Await a prediction, by itself or by its id, also one of another process.
 
         Args:
@@ -370,9 +360,7 @@ class QwenImageSession:
             NotFoundError: the API does not know it, or no longer.
         """
         self._engine.check_open()
-        request = _wire.result_request(prediction_id)
-        found = await self._api.ask(request, functools.partial(_answers.read_prediction, prediction_id=prediction_id))
-        return found.bound(None, self)
+        return (await _account.prediction(self._api, prediction_id)).bound(None, self)
 
     async def predictions(
         self,
@@ -395,12 +383,12 @@ class QwenImageSession:
         """Remove records of predictions; gives how many were. It neither stops nor refunds a running one."""
         self._engine.check_open()
         ids = [item.id if isinstance(item, Prediction) else item for item in predictions]
-        return await self._api.ask(_wire.delete_request(ids), _answers.read_deleted_count)
+        return await _account.delete(self._api, ids)
 
     async def balance(self) -> float:
         """The account's balance in USD."""
         self._engine.check_open()
-        return await self._api.ask(_wire.balance_request(), _answers.read_balance)
+        return await _account.balance(self._api)
 
     async def price(self, job: Job | Mapping[str, Any]) -> Price:
         """What one image of this job costs: as the API says, else $0.025, the figure of both pages."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import aiohttp
 from yarl import URL
 
-from wavespeed_qwen_async._answers import read_prediction, retry_after
+from wavespeed_qwen_async._answers import read_prediction
+from wavespeed_qwen_async._headers import retry_after
 from wavespeed_qwen_async._retry import next_wait
 from wavespeed_qwen_async._wire import result_request
 from wavespeed_qwen_async.errors import DownloadError, NotFoundError, RequestError, WaveSpeedError

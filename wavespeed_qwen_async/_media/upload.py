@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import aiohttp
 from aiohttp.payload import Payload
 
-from wavespeed_qwen_async._answers import read_upload_ticket, read_uploaded, retry_after
+from wavespeed_qwen_async._answers import read_upload_ticket, read_uploaded
+from wavespeed_qwen_async._headers import retry_after
 from wavespeed_qwen_async._retry import next_wait
 from wavespeed_qwen_async._wire import multipart_upload_path, ticket_request
 from wavespeed_qwen_async.errors import (
