@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 import pytest
+import typer.main
 from command_line import inside
 from PIL import Image
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tree_of_commands():
+    """Typer builds every command anew at each call, half of what one costs inside this process; children show it so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)
