@@ -104,4 +104,5 @@ def bench(session: nox.Session) -> None:
 
 def _on_the_wheel(session: nox.Session, extras: str = "dev") -> None:
     session.install(f".[{extras}]")
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""  # each worker would rewrite the assertions of pytest's plugins anew
     session.env["PYTHONSAFEPATH"] = "1"  # the checkout is not on the path: what is imported is what was installed

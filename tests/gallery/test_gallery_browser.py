@@ -12,9 +12,15 @@ from pathlib import Path
 import pytest
 from gallery_browser import NASTY, Opened, batch, browser, ten_thousand
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
 pytestmark = pytest.mark.slow
 ENTRY = "import sys; from wavespeed_qwen_async.cli import main; sys.exit(main())"
+
+
+def expect(found):
+    """Playwright is loaded where it is at work: 0.3 s for each worker that only collects these tests."""
+    from playwright import sync_api
+
+    return sync_api.expect(found)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def tile(page, at):
 
 def shows(page, text):
     """Wait for the count. (``wait_for_function`` evaluates text, which the page's policy forbids.)"""
-    sync_api.expect(page.locator("#count")).to_have_text(text)
+    expect(page.locator("#count")).to_have_text(text)
 
 
 def focused(page):
@@ -72,7 +78,7 @@ def test_thumbnails_are_shown_and_only_those_near_the_screen_exist(page):
     assert page.locator("h1").text_content() == "Foxes & friends"
     assert page.locator("#sums").text_content() == "192 images · 8 without · $4.01"
     assert "/thumbs/" in tile(page, 0).locator("img").get_attribute("src")
-    sync_api.expect(page.locator(".tile img:not(.there)")).to_have_count(0)
+    expect(page.locator(".tile img:not(.there)")).to_have_count(0)
     assert 10 < page.locator(".tile").count() < 120
     page.mouse.wheel(0, 100_000)
     page.wait_for_selector('.tile[data-at="199"]')
@@ -353,7 +359,7 @@ def test_dark_and_light(page):
     assert page.evaluate(ground) == "rgb(247, 246, 243)"
     page.emulate_media(color_scheme="dark")
     assert page.evaluate(ground) == "rgb(19, 20, 22)"
-    sync_api.expect(page.locator("#theme")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#theme")).to_have_attribute("aria-pressed", "true")
     page.click("#theme")
     assert page.evaluate(ground) == "rgb(247, 246, 243)"
     page.reload()
