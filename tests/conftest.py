@@ -13,7 +13,9 @@ import gc
 import logging
 import os
 import random
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +33,14 @@ if TYPE_CHECKING:
 # are set to keep none: compiling anew is most of what a short child takes.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 sys.dont_write_bytecode = False
+
+# In memory where there is room: a crash test kills a process, not the machine, and each `fsync` of each image waits.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**31:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# A collection after each test is enough: those in between only cost time.
+gc.set_threshold(50_000)
 
 MARKERS = (
     "real_clock: run on an ordinary event loop instead of virtual time",
@@ -50,6 +60,18 @@ def pytest_collection_finish() -> None:
     # What the imports made is no garbage; with it out of the way a full collection after each test is cheap.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[object]:
+    """What outlives a test is modules and caches: the collections after the next ones need not look at it again.
+
+    Not before the test's fixtures are let go: they and its tasks would stay for ever, and be counted by each later one.
+    """
+    done = yield
+    gc.collect()
+    gc.freeze()
+    return done
 
 
 @pytest.fixture
@@ -80,7 +102,6 @@ def _no_asyncio_errors(request: pytest.FixtureRequest) -> Iterator[None]:
     logger.addHandler(seen)
     yield
     gc.collect()  # brings home what was left unclosed or never awaited, too
-    gc.freeze()  # what is still alive is modules and caches: the next collection need not look at them again
     logger.removeHandler(seen)
     if seen.messages and not request.node.get_closest_marker("logs_asyncio_errors"):
         pytest.fail("asyncio reported: " + "; ".join(seen.messages))
