@@ -13,9 +13,7 @@ import gc
 import logging
 import os
 import random
-import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,11 +31,6 @@ if TYPE_CHECKING:
 # are set to keep none: compiling anew is most of what a short child takes.
 os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 sys.dont_write_bytecode = False
-
-# In memory where there is room: a crash test kills a process, not the machine, and each `fsync` of each image waits.
-MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**31:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # A collection after each test is enough: those in between only cost time.
 gc.set_threshold(50_000)
