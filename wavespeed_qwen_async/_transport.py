@@ -21,6 +21,7 @@ from yarl import URL
 from ._answers import Answer
 from ._deadlines import Deadlines
 from ._headers import http_date
+from ._origin import DEFAULT_BASE_URL, checked_base_url, checked_key
 from ._version import __version__
 from .errors import (
     ConfigurationError,
@@ -43,7 +44,6 @@ __all__ = ["DEFAULT_BASE_URL", "Timeout", "Transport"]
 
 _logger = logging.getLogger(__name__)
 
-DEFAULT_BASE_URL = "https://api.wavespeed.ai"
 MAX_ANSWER_BYTES = 128 * 1024 * 1024  # three images as base64 with room; an answer beyond it is not the API's
 _FIRST_YEAR, _LAST_YEAR = 1971, 9998  # of a server's clock that can be reckoned with
 MAX_CONNECTIONS = 1000  # the limits bound what is in flight; this bounds the sockets whatever they are set to
@@ -106,10 +106,10 @@ class Transport:
         proxy: str | None = None,
         client_session: aiohttp.ClientSession | None = None,
     ) -> None:
-        self.base_url: URL = _checked_base_url(base_url)
+        self.base_url: URL = checked_base_url(base_url)
         self.timeout: Timeout = timeout or Timeout()
         self.reached: bool = False
-        self._headers = _headers(_checked_key(api_key))
+        self._headers = _headers(checked_key(api_key))
         self._keyless = {"User-Agent": self._headers["User-Agent"]}
         self._proxy = proxy
         self._proxies: dict[str, str] = {}
@@ -391,29 +391,3 @@ def _headers(api_key: str) -> dict[str, str]:
         "X-Client-Version": __version__,
         "X-Client-OS": platform.system().lower(),
     }
-
-
-def _checked_key(api_key: str) -> str:
-    key = api_key.strip()
-    if not key:
-        raise ConfigurationError(
-            "no API key: set WAVESPEED_API_KEY or pass api_key= (keys: https://wavespeed.ai/accesskey)"
-        )
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError("the API key holds white space or characters that no key has: copy it again")
-    return key
-
-
-def _checked_base_url(text: str) -> URL:
-    try:
-        url = URL(text.strip().rstrip("/"))
-    except ValueError:
-        url = URL()
-    if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment or url.user:
-        raise ConfigurationError(
-            f"base_url = {text if '@' not in text else '***'!r}: give an http(s) URL without query, "
-            f"such as {DEFAULT_BASE_URL}"
-        )
-    if url.path.rstrip("/").endswith("/api/v3"):
-        raise ConfigurationError(f"base_url = {text!r}: leave '/api/v3' out, it is added")
-    return url

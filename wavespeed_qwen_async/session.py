@@ -13,10 +13,11 @@ from . import _account
 from ._api import Api
 from ._engine import Engine
 from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
+from ._origin import DEFAULT_BASE_URL
 from ._retry import Retry
 from ._stream import Flow
 from ._tasks import Tasks
-from ._transport import DEFAULT_BASE_URL, Transport
+from ._transport import Transport
 from .errors import ConfigurationError, SessionClosedError
 from .media import Media
 from .models import Edit, TextToImage, as_job

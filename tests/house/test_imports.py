@@ -17,7 +17,7 @@ PACKAGE = Path(wavespeed_qwen_async.__file__).parent
 LAYERS = [
     {"_version"},
     {"errors"},
-    {"_headers", "_inputs", "models", "predictions"},
+    {"_headers", "_inputs", "_origin", "models", "predictions"},
     {"_wire", "_answers", "_retry", "_tasks", "_deadlines", "names", "observer"},
     {"_transport", "_limits", "limits"},
     {"_api"},
