@@ -19,6 +19,7 @@ from rounds import environment, in_turns  # noqa: E402
 SCRIPTS = {
     "limits_micro": ["limits_micro.py"],
     "media": ["media.py"],
+    "uploads": ["uploads.py"],
     "durable": ["durable.py", "costs"],
     "waiting": ["waiting.py", "cpu"],
     "micro": ["-m", "pytest", "micro", "--benchmark-columns=median,iqr,ops", "-p", "no:cacheprovider", "-q"],

@@ -36,15 +36,15 @@ from wavespeed_qwen_async.predictions import Output
 AT_ONCE = 32
 
 
-def png(size: int) -> bytes:
-    """A PNG of about `size` bytes, most of them in a chunk that readers ignore."""
+def png(size: int, extra: bytes = b"") -> bytes:
+    """A PNG of about `size` bytes, most of them in a chunk that readers ignore; `extra` makes it another."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
     rest = chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"teSt", random.Random(1).randbytes(size)) + rest
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"teSt", random.Random(1).randbytes(size) + extra) + rest
 
 
 async def serve() -> None:

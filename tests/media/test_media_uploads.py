@@ -125,8 +125,12 @@ async def test_a_cancelled_caller_leaves_the_upload_to_the_others(media, world, 
 
 async def test_a_failed_upload_is_not_remembered_and_each_waiter_gets_an_error_of_its_own(world, photo) -> None:
     world.scripts["put"] = ["413"]
+    world.gate = asyncio.Event()
     async with client(world) as made:
-        failures = await asyncio.gather(*(made.media.url_for(photo) for _ in range(3)), return_exceptions=True)
+        waiters = [asyncio.create_task(made.media.url_for(photo)) for _ in range(3)]
+        await asyncio.sleep(1)  # of virtual time, which stands still while threads read the file: all have joined
+        world.gate.set()
+        failures = await asyncio.gather(*waiters, return_exceptions=True)
         assert {type(failure) for failure in failures} == {errors.UploadError}
         assert len({id(failure) for failure in failures}) == 3
         first: Any = failures[0]

@@ -75,12 +75,12 @@ class Source:
     Attributes:
         key: The content's identity: equal for equal content, changed by what is done to it.
         name: What messages call it.
-        blob: Gives the bytes to be sent; encodes them first where the image has to change.
+        blob: The bytes to be sent, or what gives them where the image has to be encoded first.
     """
 
     key: str
     name: str
-    blob: Callable[[], Blob]
+    blob: Blob | Callable[[], Blob]
 
 
 class Sources:
@@ -122,7 +122,7 @@ class Sources:
     def _of_blob(self, blob: Blob, name: str) -> Source:
         if self._fit is None and not self._autorotate:
             _check_size(blob.size, name)
-            return Source(blob.digest, name, lambda: blob)
+            return Source(blob.digest, name, blob)
         return Source(blob.digest + self._changes(), name, lambda: self._changed(blob, name))
 
     def _of_pil(self, image: PILImage) -> Source:

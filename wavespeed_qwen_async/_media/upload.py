@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 import aiohttp
 from aiohttp.payload import Payload
@@ -30,9 +30,10 @@ from wavespeed_qwen_async.errors import (
 from .files import CHUNK
 from .flights import Flights
 from .images import SUFFIXES
+from .sources import Blob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp.abc import AbstractStreamWriter
 
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from wavespeed_qwen_async._tasks import Tasks
 
     from .files import Workers
-    from .sources import Blob, Source
+    from .sources import Source
 
 __all__ = ["KEPT", "MARGIN", "MemoryUploads", "UploadStore", "Uploader"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ KEPT = 7 * 24 * 3600.0
 MARGIN = 12 * 3600.0
 """Seconds before its end from which an upload is no longer used: the job has to wait its turn and run."""
 
+_CHANGED = "the file changed while it was read"
 _MISSING = frozenset({404, 405, 501})
 _MAY_PASS = frozenset({408, 409, 425, 429})
 _OLD_TICKET = frozenset({400, 401, 403, 404, 410})
@@ -126,7 +130,7 @@ class Uploader:
         if known is not None and known[1] - MARGIN > self._clock():
             return known[0]
         async with self._api.limits.uploads:
-            blob = await self._workers.run(source.blob)
+            blob = source.blob if isinstance(source.blob, Blob) else await self._workers.run(source.blob)
             began = self._clock()
             url = await self._send(blob, source.name)
         await self.store.put(key, url, began + KEPT)
@@ -200,7 +204,7 @@ class Uploader:
 
 
 class _Body(Payload):
-    """A request body read in chunks in a worker thread, of known length, and hashed on the way.
+    """A request body read in worker threads, of known length, and hashed on the way: in chunks, or small ones whole.
 
     It can be written again from its start: aiohttp re-sends a PUT when a kept connection turns out dead.
     """
@@ -221,11 +225,10 @@ class _Body(Payload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         del content_length  # always the whole
         self._problem = ""
-        try:
-            file = await self._workers.run(self._blob.open)
-        except OSError as error:
-            self._problem = error.strerror or type(error).__name__
-            raise
+        if self._blob.size <= CHUNK:
+            await writer.write(await self._here(self._workers.run_along, _read_whole, self._blob))
+            return
+        file = await self._here(self._workers.run, self._blob.open)
         try:
             await self._copy(file, writer)
         finally:
@@ -234,18 +237,34 @@ class _Body(Payload):
     async def _copy(self, file: BinaryIO, writer: AbstractStreamWriter) -> None:
         digest, rest = hashlib.sha256(), self._blob.size
         while rest > 0:
-            piece = await self._workers.run(_read, file, min(CHUNK, rest), digest)
+            piece = await self._here(self._workers.run, _read, file, min(CHUNK, rest), digest)
             rest -= len(piece)
             if not piece or (not rest and digest.hexdigest() != self._blob.digest):
                 # Not sent to its end, so that the host keeps nothing.
-                self._problem = "the file changed while it was read"
-                raise OSError(self._problem)
+                self._problem = _CHANGED
+                raise OSError(_CHANGED)
             await writer.write(piece)
+
+    async def _here(self, run: Callable[..., Awaitable[T]], *work: Any) -> T:
+        """What fails in a thread is wrong here, not there."""
+        try:
+            return await run(*work)
+        except OSError as error:
+            self._problem = error.strerror or str(error) or type(error).__name__
+            raise
 
     def check(self) -> None:
         """Raise what went wrong here, not there."""
         if self._problem:
             raise UploadError(self._problem)
+
+
+def _read_whole(blob: Blob) -> bytes:
+    with blob.open() as file:
+        data = file.read(blob.size)
+    if hashlib.sha256(data).hexdigest() != blob.digest:
+        raise OSError(_CHANGED)
+    return data
 
 
 def _read(file: BinaryIO, length: int, digest: Any) -> bytes:
