@@ -18,6 +18,7 @@ from wavespeed_qwen_async._media.upload import KEPT, MARGIN, MemoryUploads
 from wavespeed_qwen_async._retry import Retry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from media_server import World
@@ -222,21 +223,43 @@ async def test_an_unreachable_server_is_one_line(world, photo) -> None:
     assert caught.value.billed == "no"
 
 
-async def test_a_file_that_changes_on_its_way_is_not_kept(media, world, photo, monkeypatch) -> None:
-    read = media._sources.read
-
-    def read_then_change(source: Any) -> Any:
-        found = read(source)
-        photo.write_bytes(padded_png(2, 2_000_000))
-        return found
-
-    monkeypatch.setattr(media._sources, "read", read_then_change)
+@pytest.mark.parametrize("size", [1000, 2_000_000])  # read whole; read in chunks
+async def test_a_file_that_changes_on_its_way_is_not_kept(media, world, photo, monkeypatch, size) -> None:
+    photo.write_bytes(padded_png(1, size))
+    changed_after_reading(media, monkeypatch, lambda: photo.write_bytes(padded_png(2, size)))
     with pytest.raises(errors.UploadError, match="changed"):
         await media.url_for(photo)
     assert world.uploaded == {}
     monkeypatch.undo()
     await media.url_for(photo)
     assert list(world.uploaded.values()) == [photo.read_bytes()]
+
+
+@pytest.mark.parametrize("size", [1000, 2_000_000])
+async def test_a_file_that_is_gone_on_its_way_is_said_as_such(media, world, photo, monkeypatch, size) -> None:
+    photo.write_bytes(padded_png(1, size))
+    changed_after_reading(media, monkeypatch, photo.unlink)
+    with pytest.raises(errors.UploadError, match="could not be uploaded: No such file or directory"):
+        await media.url_for(photo)
+    assert world.uploaded == {}
+
+
+@pytest.mark.parametrize("size", [1000, 2_000_000])
+async def test_what_is_uploaded_is_the_file_byte_for_byte(media, world, photo, size) -> None:
+    photo.write_bytes(padded_png(1, size))
+    await media.url_for(photo)
+    assert list(world.uploaded.values()) == [photo.read_bytes()]
+
+
+def changed_after_reading(media: Media, monkeypatch: pytest.MonkeyPatch, change: Callable[[], Any]) -> None:
+    read = media._sources.read
+
+    def read_then_change(source: Any) -> Any:
+        found = read(source)
+        change()
+        return found
+
+    monkeypatch.setattr(media._sources, "read", read_then_change)
 
 
 def _patched(place: int, data: bytes) -> bytes:
