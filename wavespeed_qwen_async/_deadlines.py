@@ -37,7 +37,9 @@ class Deadlines:
         return wait
 
     def close(self) -> None:
-        """Let the timer go, and the loop."""
+        """Let the timer go, and the loop; as long as somebody waits, they stay."""
+        if self._waits:
+            return
         timer, self._timer, self._loop = self._timer, None, None
         if timer is not None:
             timer.cancel()

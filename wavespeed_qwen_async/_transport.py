@@ -55,7 +55,8 @@ class Timeout:
 
     Attributes:
         connect: To get a connection.
-        read: For a whole answer of the API, from its request on; of a media host, between two pieces.
+        read: For a whole answer of the API, from its request on; of a media host, between two pieces. Its first has to
+            come within both, redirects included.
         sync: For a submit that is held until its image is there (``wait="sync"``, ``enable_sync_mode``).
         job: Overall, from the accepted submit until the result; then the error carries the id, ``billed="yes"``.
 
@@ -119,7 +120,9 @@ class Transport:
         self._places: dict[str, URL] = {}
         self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout.connect)
         self._sending = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
+        self._fetching = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect)
         self._deadlines = Deadlines(self.timeout.read)
+        self._heads = Deadlines(self.timeout.connect + self.timeout.read)
         self._date: tuple[str, float] | None = None
 
     def __repr__(self) -> str:
@@ -141,6 +144,7 @@ class Transport:
     async def close(self) -> None:
         """Close what was made here."""
         self._deadlines.close()
+        self._heads.close()
         own = (self._foreign, self._client) if self._own else ()
         self._client = self._foreign = None
         for client in own:
@@ -211,13 +215,13 @@ class Transport:
                 data=data,
                 headers=self._keyless if headers is None else {**self._keyless, **headers},
                 # How long it takes to send a body is not known. What is only read has the deadlines' one timer.
-                timeout=self._connecting if data is None else self._sending,
+                timeout=self._fetching if data is None else self._sending,
                 allow_redirects=redirects > 0,
                 max_redirects=max(redirects, 1),
                 proxy=self._proxy_for(target) if self._proxies else self._proxy,
             ),
             host=target.host,
-            deadlines=self._deadlines if data is None else None,
+            deadlines=self._heads if data is None else None,
         )
 
     async def next_piece(self, response: aiohttp.ClientResponse) -> bytes:

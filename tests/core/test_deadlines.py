@@ -75,3 +75,12 @@ async def test_an_error_in_answer_to_the_timeout_is_raised_as_it_is(deadlines) -
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_who_waits_when_it_is_closed_is_not_left_waiting(deadlines) -> None:
+    task = asyncio.create_task(ended(deadlines, 100))
+    await asyncio.sleep(1)
+    deadlines.close()
+    began = now()
+    assert (await task)[0] == "timed out"
+    assert now() - began == pytest.approx(59, abs=1e-3)

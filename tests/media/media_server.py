@@ -9,7 +9,7 @@ import random
 import struct
 import zlib
 from collections import defaultdict
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +218,26 @@ async def _partly(world: World, request: web.Request, data: bytes, behaviour: st
     return response
 
 
+async def _mute(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
+    """A connection, and no answer."""
+    await world.over.wait()
+    return web.Response()
+
+
+async def _trickle(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
+    """Whole and right, a hundredth every ten seconds."""
+    response = web.StreamResponse(headers={"Content-Length": str(len(data)), "Content-Type": "image/png"})
+    await response.prepare(request)
+    step = len(data) // 100 + 1
+    for start in range(0, len(data), step):
+        await response.write(data[start : start + step])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await world.over.wait()
+                break
+    return response
+
+
 async def _wrong_length(world: World, request: web.Request, data: bytes, behaviour: str) -> web.StreamResponse:
     """A Content-Length that fits what is sent, which is not the whole: no part of HTTP tells."""
     headers = {"ETag": f'"{zlib.crc32(data)}"'} if world.etags else {}
@@ -283,6 +303,8 @@ BEHAVIOURS: dict[str, Callable[[World, web.Request, bytes, str], Awaitable[web.S
     "ok": _ok,
     "cut": _partly,
     "stall": _partly,
+    "mute": _mute,
+    "trickle": _trickle,
     "wrong-length": _wrong_length,
     "html": _html,
     "wrong-range": _wrong_range,

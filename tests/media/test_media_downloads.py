@@ -32,6 +32,7 @@ from wavespeed_qwen_async.provenance import Provenance, extract
 pytestmark = pytest.mark.anyio
 
 BIG = padded_png(1, 3_000_000)
+SMALL = padded_png(1, 1000)
 FAULTS = ["404", "500", "503", "429", "cut", "stall", "wrong-length", "html", "wrong-range"]
 
 
@@ -457,6 +458,38 @@ class TestTheDisk:
             await saving
         assert ended.is_set()
         assert left_in(tmp_path) == []
+
+
+class TestPatience:
+    """A client that waits 15 s for a connection and 20 s between two pieces."""
+
+    async def test_a_host_that_says_nothing_is_asked_again(self, media, world, tmp_path) -> None:
+        output = world.add("a.png", BIG)
+        world.scripts["/out/a.png"] = ["mute"]
+        began = now()
+        path = await media.save(output, tmp_path / "a.png")
+        assert path.read_bytes() == BIG
+        assert 35 <= now() - began < 40
+
+    async def test_one_that_sends_nothing_more_is_asked_again(self, media, world, tmp_path) -> None:
+        output = world.add("a.png", BIG)
+        world.scripts["/out/a.png"] = ["stall"]
+        began = now()
+        await media.save(output, tmp_path / "a.png")
+        assert 20 <= now() - began < 25
+
+    async def test_a_slow_one_has_ten_times_as_long_and_no_longer(self, media, world, tmp_path) -> None:
+        output = world.add("a.png", SMALL)
+        world.scripts["/out/a.png"] = ["trickle"]  # 1,000 s for the whole
+        began = now()
+        path = await media.save(output, tmp_path / "a.png")
+        assert path.read_bytes() == SMALL
+        assert 200 <= now() - began < 220
+        assert len(world.to("/out/a.png")) == 2
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class TestWhatTheKilledLeave:

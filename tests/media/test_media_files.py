@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 SMALL = padded_png(1, 100)
-nameless = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="takes Linux")
+
+
+def _knows_nameless_files() -> bool:
+    try:
+        os.close(os.open(tempfile.gettempdir(), os.O_WRONLY | os.O_TMPFILE))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+nameless = pytest.mark.skipif(not _knows_nameless_files(), reason="takes Linux and a file system that has them")
 
 
 @pytest.fixture
@@ -40,18 +52,24 @@ def refuse(number: int) -> Callable[..., Any]:
 
 class TestWithoutAPartFile:
     @nameless
-    async def test_it_is_on_the_disk_before_it_has_a_name(self, media, world, tmp_path, monkeypatch) -> None:
-        seen = []
-        link = os.link
+    async def test_it_is_on_the_disk_before_it_has_a_name_and_after(self, media, world, tmp_path, monkeypatch) -> None:
+        seen: list[Any] = []
+        link, fsync = os.link, os.fsync
 
         def noted(source: str, target: Path, **options: Any) -> None:
             file = options["src_dir_fd"]
             seen.append((sorted(tmp_path.iterdir()), os.fstat(file).st_size, _flags_of(file) & os.O_SYNC))
             link(source, target, **options)
 
+        def noted_sync(file: int) -> None:
+            links, folder = os.fstat(file).st_nlink, stat.S_ISDIR(os.fstat(file).st_mode)
+            seen.append("folder" if folder else f"file with {links} name")
+            fsync(file)
+
         monkeypatch.setattr(os, "link", noted)
+        monkeypatch.setattr(os, "fsync", noted_sync)
         path = await media.save(world.add("a.png", SMALL), tmp_path / "a.png")
-        assert seen == [([], len(SMALL), os.O_SYNC)]
+        assert seen == [([], len(SMALL), os.O_SYNC), "file with 1 name", "folder"]
         assert path.read_bytes() == SMALL
 
     @pytest.mark.parametrize("call", ["open", "link", "writev"])
@@ -86,6 +104,17 @@ class TestWithoutAPartFile:
         assert not write_whole(tmp_path / "a.png", [SMALL], overwrite=True)
         assert not list(tmp_path.iterdir())
 
+    def test_no_bytes_are_no_image(self, tmp_path) -> None:
+        assert not write_whole(tmp_path / "a.png", [], overwrite=True)
+        assert not list(tmp_path.iterdir())
+
+    @nameless
+    async def test_a_disk_that_fails_at_the_last_is_told(self, media, world, tmp_path, monkeypatch) -> None:
+        await media.save(world.add("b.png", SMALL), tmp_path / "b.png")
+        monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+        with pytest.raises(errors.DownloadError, match="can't write .*Input/output error"):
+            await media.save(world.add("a.png", SMALL), tmp_path / "a.png")
+
     async def test_what_is_there_is_replaced_whole_or_kept(self, media, world, tmp_path) -> None:
         target = tmp_path / "a.png"
         target.write_bytes(b"older")
@@ -116,6 +145,54 @@ class TestTogether:
 
     async def test_one_alone_sets_out_at_once(self, workers) -> None:
         threads = _Trips(asyncio.get_running_loop())
+        assert await workers.run_along(pow, 3, 2) == 9
+        assert threads.trips == 1
+
+    @pytest.mark.real_clock
+    async def test_behind_slow_trips_others_set_out_beside_them(self, workers) -> None:
+        go = threading.Event()
+        slow = []
+        for _ in range(2):
+            slow.append(asyncio.create_task(workers.run_along(go.wait)))
+            await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(5):
+                assert await workers.run_along(pow, 2, 2) == 4
+            assert not any(task.done() for task in slow)
+        finally:
+            go.set()
+            await asyncio.gather(*slow)
+
+    @pytest.mark.real_clock
+    async def test_no_more_trips_than_threads_set_out(self, workers) -> None:
+        threads, go = _Trips(asyncio.get_running_loop()), threading.Event()
+        slow = []
+        try:
+            for _ in range(8):
+                slow.append(asyncio.create_task(workers.run_along(go.wait)))
+                await asyncio.sleep(0.15)
+            assert threads.trips == 4
+        finally:
+            go.set()
+            await asyncio.gather(*slow)
+
+    async def test_where_no_thread_can_be_started_each_is_told(self, workers, monkeypatch) -> None:
+        def full(*_: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio.get_running_loop(), "run_in_executor", full)
+            found = await asyncio.gather(*(workers.run_along(pow, 2, 2) for _ in range(40)), return_exceptions=True)
+        assert {str(error) for error in found} == {"can't start new thread"}
+        assert await workers.run_along(pow, 2, 2) == 4
+
+    async def test_a_trip_of_the_cancelled_is_not_made(self, workers) -> None:
+        threads = _Trips(asyncio.get_running_loop())
+        tasks = [asyncio.create_task(workers.run_along(pow, 2, 2)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         assert await workers.run_along(pow, 3, 2) == 9
         assert threads.trips == 1
 

@@ -180,16 +180,16 @@ class _Fetch:
     async def _try(self) -> None:
         if not self._url:
             return
-        transport, now = self._api.transport, asyncio.get_running_loop().time
-        until = now() + _PATIENCE * transport.timeout.read
+        transport = self._api.transport
         async with transport.foreign(
             "GET", self._checked_url(), headers=self._headers(), redirects=MAX_REDIRECTS
         ) as response:
             await self._open(response)
+            until = _now() + _PATIENCE * transport.timeout.read
             while piece := await transport.next_piece(response):  # as they come: nothing is joined
-                await self._add(piece)
-                if now() > until:
+                if _now() > until:
                     raise TimeoutError
+                await self._add(piece)
         self._received.check()
 
     def _checked_url(self) -> URL:

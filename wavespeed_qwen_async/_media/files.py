@@ -39,6 +39,7 @@ PART_PATTERN = re.compile(r"\.wavespeed-[0-9a-f]{16}\.part")
 _numbers = count(secrets.randbits(64))
 _GROUPS = 2  # at work at a time; more of them only wait for each other's turn at the interpreter
 _GROUP = 16
+_LONG = 0.1  # seconds that work waits behind them; then the disk is what is slow, and another group goes beside them
 
 
 class Workers:
@@ -53,6 +54,7 @@ class Workers:
         self._errands: deque[_Errand] = deque()
         self._groups = 0
         self._soon = False
+        self._waiting: asyncio.TimerHandle | None = None
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call ``function`` in a thread. If this task is cancelled, the thread's work is awaited before that shows.
@@ -75,9 +77,11 @@ class Workers:
         loop = asyncio.get_running_loop()
         errand = _Errand(partial(function, *args), loop.create_future())
         self._errands.append(errand)
-        if not self._soon and self._groups < _GROUPS:
+        if self._groups >= _GROUPS:
+            self._wait(loop)
+        elif not self._soon:
             self._soon = True  # what else comes in this pass of the loop goes along
-            loop.call_soon(self._set_out)
+            loop.call_soon(self._set_out, loop)
         try:
             return await errand.answer  # type: ignore[no-any-return]  # what the function gives
         except asyncio.CancelledError:
@@ -85,28 +89,43 @@ class Workers:
                 await _ended(errand.work)
             raise
 
-    def _set_out(self) -> None:
+    def _set_out(self, loop: asyncio.AbstractEventLoop) -> None:
         self._soon = False
         while self._errands and self._groups < _GROUPS:
-            some = [self._errands.popleft() for _ in range(min(_GROUP, len(self._errands)))]
-            group = [errand for errand in some if not errand.answer.done()]  # others were cancelled
-            functions = [errand.function for errand in group]
-            work = asyncio.get_running_loop().run_in_executor(self._pool(), _in_turn, functions)
-            for errand in group:
-                errand.work = work
-            self._groups += 1
-            work.add_done_callback(partial(self._come_back, group))
+            self._send(loop)
+        self._wait(loop)
 
-    def _come_back(self, group: list[_Errand], work: asyncio.Future[list[_Answer]]) -> None:
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        some = [self._errands.popleft() for _ in range(min(_GROUP, len(self._errands)))]
+        group = [errand for errand in some if not errand.answer.done()]  # others were cancelled
+        if not group:
+            return
+        try:
+            work = loop.run_in_executor(self._pool(), _in_turn, [errand.function for errand in group])
+        except RuntimeError as error:  # no more threads can be started
+            _tell(group, [(None, error)] * len(group))
+            return
+        for errand in group:
+            errand.work = work
+        self._groups += 1
+        work.add_done_callback(partial(self._come_back, group, loop))
+
+    def _come_back(
+        self, group: list[_Errand], loop: asyncio.AbstractEventLoop, work: asyncio.Future[list[_Answer]]
+    ) -> None:
         self._groups -= 1
-        for errand, (value, error) in zip(group, work.result(), strict=True):
-            if errand.answer.done():  # cancelled
-                continue
-            if error is None:
-                errand.answer.set_result(value)
-            else:
-                errand.answer.set_exception(error)
-        self._set_out()
+        _tell(group, work.result())
+        self._set_out(loop)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._errands and self._waiting is None and self._groups < self._count:
+            self._waiting = loop.call_later(_LONG, self._go_beside, loop)
+
+    def _go_beside(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._waiting = None
+        if self._errands and self._groups < self._count:
+            self._send(loop)
+        self._wait(loop)
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
@@ -115,6 +134,9 @@ class Workers:
 
     def close(self) -> None:
         """Let the threads end; they are idle when nobody awaits them any more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(wait=False)
@@ -129,6 +151,16 @@ class _Errand:
         self.function = function
         self.answer = answer
         self.work: asyncio.Future[Any] | None = None
+
+
+def _tell(group: Sequence[_Errand], answers: Sequence[_Answer]) -> None:
+    for errand, (value, error) in zip(group, answers, strict=True):
+        if errand.answer.done():  # cancelled
+            continue
+        if error is None:
+            errand.answer.set_result(value)
+        else:
+            errand.answer.set_exception(error)
 
 
 def _in_turn(functions: Sequence[Callable[[], Any]]) -> list[_Answer]:
@@ -154,25 +186,36 @@ async def _ended(work: asyncio.Future[Any]) -> None:
 def write_whole(target: Path, pieces: Sequence[bytes], *, overwrite: bool) -> bool:
     """Put a file of few pieces under its name, whole and on the disk, by way of one without a name.
 
-    A kill leaves nothing behind, and it takes four calls of the system. Returns False where it can't be done: there is
+    A kill leaves nothing behind, and it takes five calls of the system. Returns False where it can't be done: there is
     something to be replaced, or it takes Linux and a file system that knows such files (ext4, xfs, btrfs, tmpfs, ...).
     Then a part file has to do, or tells what is wrong.
 
     Raises:
         FileExistsError: ``target`` exists, and ``overwrite`` is False.
+        OSError: it has its name, and could not be brought to the disk.
     """
+    folder = os.path.dirname(target) or "."  # noqa: PTH120 - a third of the time
     try:
-        folder = os.path.dirname(target) or "."  # noqa: PTH120 - a third of the time
         file = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_SYNC, 0o666)
-        try:
-            if os.writev(file, pieces) != sum(map(len, pieces)):
-                return False
-            # The path being absolute, `src_dir_fd` is not used; but given one, Python follows the link behind it.
-            os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file)
-        finally:
-            os.close(file)
-    except AttributeError:  # no Linux
+    except (AttributeError, OSError):
         return False
+    try:
+        done = _linked(file, target, pieces, overwrite=overwrite)
+        if done:
+            # What `O_SYNC` brought to the disk had no name: some releases of btrfs, and ext4 without a journal, keep
+            # a file only by a sync that sees one.
+            os.fsync(file)
+    finally:
+        os.close(file)
+    return done
+
+
+def _linked(file: int, target: Path, pieces: Sequence[bytes], *, overwrite: bool) -> bool:
+    try:
+        if not pieces or os.writev(file, pieces) != sum(map(len, pieces)):
+            return False
+        # The path being absolute, `src_dir_fd` is not used; but given one, Python follows the link behind it.
+        os.link(f"/proc/self/fd/{file}", target, src_dir_fd=file)
     except OSError as error:
         if isinstance(error, FileExistsError) and not overwrite:
             raise
