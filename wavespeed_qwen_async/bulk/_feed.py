@@ -15,6 +15,7 @@ from ._budget import dollars, micro
 from ._claim import claim, job_of
 from ._entry import Entry
 from ._states import State
+from .sources import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -85,7 +86,9 @@ class Feed:
         ahead = Ahead(self._source, most=most, limit=limit, stopping=work.stopping)
         try:
             while chunks := await ahead.some():
-                for item in await self._claimed(chunks):
+                items = await self._claimed(chunks)
+                await self._check_source()
+                for item in items:
                     ahead.check()
                     entry = await self._taken_up(item)
                     if work.stopping.is_set():
@@ -94,6 +97,11 @@ class Feed:
                         yield entry
         finally:
             await ahead.close()
+
+    async def _check_source(self) -> None:
+        """Raise, before lines that were just taken are paid, if their file is no more what it was."""
+        if isinstance(self._source, FileSource):
+            await self._source.check()
 
     async def _claimed(self, chunks: list[SourceChunk]) -> list[Claimed]:
         work = self._work

@@ -164,7 +164,7 @@ def read_source(
     """
     options = _Options({**(defaults or {}), **({} if prompt is None else {"prompt": prompt})})
     if isinstance(source, (str, Path)) or hasattr(source, "__fspath__"):
-        return _FileSource(Path(source), options)  # type: ignore[arg-type]  # it has a path
+        return FileSource(Path(source), options)  # type: ignore[arg-type]  # it has a path
     if isinstance(source, AsyncIterable):
         return _AsyncSource(source, options)
     if isinstance(source, Iterable) and not isinstance(source, (bytes, Mapping)):
@@ -207,7 +207,7 @@ class _Options:
         return beside if beside.exists() else image
 
 
-class _FileSource:
+class FileSource:
     """A file or a folder, read in a thread."""
 
     def __init__(self, path: Path, options: _Options) -> None:
@@ -233,6 +233,10 @@ class _FileSource:
 
     async def keep(self) -> None:
         pass
+
+    async def check(self) -> None:
+        """Raise ConfigurationError if the file is no more what it was when its reading began."""
+        await self._workers.run(self._check_unchanged)
 
     async def close(self) -> None:
         self._workers.close()
