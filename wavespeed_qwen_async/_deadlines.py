@@ -65,7 +65,7 @@ class Wait:
         self._task = task
         self._cancelling = task.cancelling()
         self._expired = False
-        self.deadline = deadline
+        self.deadline: float = deadline
 
     def expire(self) -> None:
         """Its time is over."""

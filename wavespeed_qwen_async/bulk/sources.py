@@ -211,7 +211,7 @@ class FileSource:
     """A file or a folder, read in a thread."""
 
     def __init__(self, path: Path, options: _Options) -> None:
-        self.name = str(path)
+        self.name: str = str(path)
         self._path = path
         self._options = options
         self._workers = Workers(1)
