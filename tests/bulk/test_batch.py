@@ -234,3 +234,13 @@ async def test_a_file_in_a_folder_of_its_template_is_told_with_that_folder(run, 
     assert "/" in told["file"]
     assert (folder / told["file"]) == outcome.path
     assert outcome.path.is_file()
+
+
+async def test_a_name_that_is_taken_by_anything_is_left_alone(run, write, folder):
+    folder.mkdir()
+    (folder / "000000-a-fox-7.jpg").symlink_to("nowhere")  # which a save would follow, or replace
+    (folder / "000001-a-fox-8.jpg").write_bytes(b"somebody's")
+    await run(write({"prompt": "a fox", "seed": 7}, {"prompt": "a fox", "seed": 8}))
+    assert (folder / "000000-a-fox-7.jpg").is_symlink()
+    assert (folder / "000001-a-fox-8.jpg").read_bytes() == b"somebody's"
+    assert {path.name for path in folder.glob("*-2.jpg")} == {"000000-a-fox-7-2.jpg", "000001-a-fox-8-2.jpg"}
