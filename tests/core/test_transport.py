@@ -222,6 +222,28 @@ async def test_media_hosts_that_fail():
                     raise TimeoutError
 
 
+async def test_a_media_host_has_its_own_time_to_connect_and_then_to_answer():
+    class Slow(aiohttp.ThreadedResolver):
+        async def resolve(self, host, port=0, family=socket.AF_INET):
+            await asyncio.sleep(1.0)
+            return await super().resolve("127.0.0.1", port, family)
+
+    async def fetched(url, timeout):
+        connector = aiohttp.TCPConnector(resolver=Slow(), use_dns_cache=False)
+        async with (
+            aiohttp.ClientSession(connector=connector) as client,
+            opened("http://127.0.0.1:9", client_session=client, timeout=timeout) as transport,
+            transport.foreign("GET", url) as response,
+        ):
+            return await transport.next_piece(response)
+
+    async with serving(Script(web.Response(body=b"x"), web.Response(body=b"x"))) as cdn:
+        url = cdn.replace("127.0.0.1", "cdn.example") + "/a"
+        assert await fetched(url, Timeout(connect=5.0, read=0.5)) == b"x"
+        with pytest.raises(NotSentError):
+            await fetched(url, Timeout(connect=0.5, read=5.0))
+
+
 async def test_the_older_upload_goes_to_the_api_with_the_key():
     script = Script(ok({"download_url": "https://cdn/a"}))
     async with serving(script) as url, opened(url) as transport:
