@@ -27,7 +27,7 @@ def _output(*command: str, **variables: str) -> str:
 
 
 def startup(*, full: bool) -> dict[str, Any]:
-    """CPU seconds of an import, in turns; wall and CPU seconds of `--help`. Bytecode is cached."""
+    """CPU seconds of an import, the median ratio of the turns, wall and CPU seconds of `--help`. Bytecode is cached."""
     with tempfile.TemporaryDirectory() as cache:
         return _startup(full=full, PYTHONPYCACHEPREFIX=cache, PYTHONDONTWRITEBYTECODE="")
 
@@ -36,7 +36,7 @@ def _startup(*, full: bool, **cached: str) -> dict[str, Any]:
     for what in (OURS, THEIRS):
         _output("-c", IMPORT.format(what), **cached)
     _output("-c", HELP, **cached)
-    turns = 15 if full else 5
+    turns = 41 if full else 5  # of 15, the ratio came out as 1.09 and as 1.27 within two minutes
     imports: dict[str, list[float]] = {"ours": [], "aiohttp + anyio + pydantic": []}
     wall, cpu = [], []
     for _ in range(turns):
@@ -48,10 +48,13 @@ def _startup(*, full: bool, **cached: str) -> dict[str, Any]:
         wall.append(time.perf_counter() - began)
         cpu.append(sum(after[2:4]) - sum(before[2:4]))
     ours, theirs = (statistics.median(each) for each in imports.values())
+    ratios = [
+        one / other for one, other in zip(*imports.values(), strict=True)
+    ]  # a machine's mood lasts for some turns
     return {
         "import ours, CPU s": ours,
         "import aiohttp + anyio + pydantic, CPU s": theirs,
-        "import, ratio": ours / theirs,
+        "import, ratio": statistics.median(ratios),
         "import, ratio of the quickest": min(imports["ours"]) / min(imports["aiohttp + anyio + pydantic"]),
         "--help, wall s": statistics.median(wall),
         "--help, CPU s": statistics.median(cpu),

@@ -103,8 +103,7 @@ class Price:
     source: Literal["api", "pages"] = "api"
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTicket:
+class UploadTicket(NamedTuple):
     """Where to put a file, and the URL that it will have then. The upload host must never see the key."""
 
     download_url: str

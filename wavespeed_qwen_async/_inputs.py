@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -68,6 +67,8 @@ def _shared(names: set[str]) -> set[str]:
 
 
 def _unknown_name(name: str, known: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - wanted by few
+
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

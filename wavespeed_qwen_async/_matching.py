@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -39,8 +38,7 @@ class Verdict(Enum):
     TOO_OLD = "older than the list remembers"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
+class Wanted(NamedTuple):
     """A lost submit: what was sent, and when by the server's clock (Unix seconds, margins included).
 
     Its prediction was made between ``after`` and ``before``, and most likely not later than ``soon``: who sent it may

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _answers, _wire
 from ._matching import GUARD, Listing, Rival, Seen, Verdict, Wanted, fingerprint, judge
@@ -41,8 +41,7 @@ _TICK = timedelta(microseconds=1)
 _PAGE_TIMEOUT = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Patience(NamedTuple):
     """How long, and how exactly, is looked. Seconds.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import html
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
@@ -122,6 +121,8 @@ class Output:
         if self.url is None or not _is_web(self.url):
             return {}
         job = self._prediction.job if self._prediction is not None else None
+        import html  # noqa: PLC0415 - it brings a table of all entities, and few show pictures in a notebook
+
         source, alt = html.escape(self.url), html.escape(job.prompt if job is not None else self.prediction_id)
         style = "max-width: min(100%, 512px); height: auto"
         return {"text/html": f'<img src="{source}" alt="{alt}" referrerpolicy="no-referrer" style="{style}">'}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -140,8 +139,7 @@ def widened(window: Window, proofs: dict[str, Proof]) -> Window:
     if not proofs:
         return window
     times = [proof.created for proof in proofs.values()]
-    return replace(
-        window,
+    return window._replace(
         after=min(window.after, *times),
         before=max(window.before, *times),
         model=window.model if all(proof.model == window.model for proof in proofs.values()) else None,

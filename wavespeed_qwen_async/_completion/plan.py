@@ -97,8 +97,7 @@ class Outlook:
     rarity: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds)."""
 
     status: str
@@ -107,7 +106,7 @@ class Window:
     model: str | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """What to do now, and when to plan again at the latest."""
 

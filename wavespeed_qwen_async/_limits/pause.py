@@ -7,8 +7,7 @@ gets one request a pause instead of a herd, and each pause is longer than the la
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .rate import LATEST_ARRIVAL
 
@@ -23,8 +22,7 @@ _FAILURES = 5  # lost answers and 5xx in a row before all submits pause; each of
 _SHORTEST = 2.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Breaker:
+class Breaker(NamedTuple):
     """When to give up: after `answers` refusals or failures in a row over at least `seconds`, none accepted between.
 
     A server that asks for a longer pause than `seconds` is given up at once.

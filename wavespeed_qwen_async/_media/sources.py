@@ -9,9 +9,8 @@ import stat
 import sys
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias, cast
 
 from wavespeed_qwen_async.errors import ConfigurationError, InvalidJobError
 
@@ -40,8 +39,7 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 Local: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | PILImage"
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """Bytes to be sent as they are: in memory, or in a file that is read in chunks.
 
     Attributes:
@@ -68,8 +66,7 @@ class Blob:
         return io.BytesIO(self.data) if self.data is not None else cast("Path", self.path).open("rb")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A checked source image.
 
     Attributes:
