@@ -178,6 +178,17 @@ async def test_the_last_of_a_large_burst_are_checked_singly_instead_of_paging_fo
     assert sum(server.requests.values()) < 0.2 * 3000
 
 
+async def test_no_dozens_of_pages_are_read_for_the_few_that_are_left_though_they_are_not_late(server):
+    async with keeping(server) as keeper:
+        predictions = server.many(3000, lambda index: 12.0 if index % 300 == 7 else 6 + index % 20 / 10)
+        ends = await watch_all(keeper, predictions)
+    assert len(ends.all) == 3000
+    slow = [name for name, task in server.tasks.items() if task.ends - task.created > 11]
+    all_others_seen = max(ends.at(name) for name in server.tasks if name not in slow)
+    assert sum(all_others_seen < asked for asked, _ in server.lists) < 15  # a sweep has thirty pages
+    assert all(ends.at(name) - server.tasks[name].ends < 4 for name in slow)
+
+
 @pytest.mark.parametrize("total", [True, False])
 async def test_many_ids_of_a_crashed_run_are_told_by_the_list(server, total):
     server.tell_list = lambda query: server.list_of(query, total=total)

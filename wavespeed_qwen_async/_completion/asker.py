@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wavespeed_qwen_async._answers import read_prediction
@@ -226,15 +227,18 @@ class Asker:
         proofs = self.trust.due_proofs(began) if window.status == "completed" else {}
         window = listing.widened(window, proofs)
         unproven = set(proofs)
+        missing = self._book.within(window)  # gone through once: a sweep of thousands has dozens of pages
+        late = [entry for entry in missing if entry.late <= began]
         for number in range(1, _MOST_PAGES + 1):
             page = await self._ask_page(window, number)
             self._take_page(page, unproven)
             if page.is_last(number):
                 break
-            missing = self._book.within(window)
+            while missing and not _is_awaited(missing[-1]):
+                missing.pop()
             if not missing and not unproven:
                 break
-            if self._part_with(missing, page.in_all(number)):
+            if self._part_with(missing, late, page.in_all(number)):
                 return number
         else:
             return number  # the end was not reached, so nothing is proven
@@ -270,17 +274,16 @@ class Asker:
                 entry.single, entry.due = True, now
                 self.plan_at(now)
 
-    def _part_with(self, missing: list[Entry], pages: int) -> bool:
+    def _part_with(self, missing: list[Entry], late: list[Entry], pages: int) -> bool:
         """Leave to single checks those for whom alone so many pages would be read; False: reading on is cheaper."""
+        few = _few(missing, _WORTH * pages) if pages >= _VERY_LONG else []
+        if not few and pages >= _LONG:
+            few = _few(late, _WORTH * pages)
         now = _now()
-        late = [entry for entry in missing if entry.late <= now]
-        few = late if pages >= _LONG else missing if pages >= _VERY_LONG else []
-        if not 0 < len(few) <= _WORTH * pages:
-            return False
         for entry in few:
             entry.single = True
             entry.due = max(entry.due, now + self._rng.uniform(0.5, SPACING))
-        return True
+        return bool(few)
 
     def _sweep_failed(self, error: WaveSpeedError) -> None:
         now = _now()
@@ -307,3 +310,13 @@ class Asker:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _is_awaited(entry: Entry) -> bool:
+    return bool(entry.watches) and not entry.single
+
+
+def _few(entries: list[Entry], most: int) -> list[Entry]:
+    """Those of them whom the list has yet to tell, if they are at most so many; else none."""
+    found = list(islice(filter(_is_awaited, entries), most + 1))
+    return found if len(found) <= most else []
