@@ -56,7 +56,7 @@ GOLD = Workload(
     in_flight=3000,
     inference=(6.0, 12.0),
     per_second=50.0,
-    clients=("ours", "script"),
+    clients=("ours", "script", "script, submit only"),
     targets=(("ours", "% of a core", "gold, % of a core", 3.0), ("ours", "requests/job", "gold, requests a job", 1.2)),
 )
 ULTRA = replace(

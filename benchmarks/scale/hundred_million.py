@@ -91,7 +91,7 @@ class Day:
         image: Bytes of one image; a JPEG of 1024 x 1024.
         network: Bytes a second that one machine takes in (10 Gbit/s, 70 % of it).
         disk: Bytes a second that one machine writes, fsynced.
-        cpu: Seconds of one core for an image, with journal and saved file (benchmarks/durable.py, a busy machine).
+        cpu: Seconds of one core for an image, with journal and saved file (benchmarks/durable.py, a slow machine).
     """
 
     used: float = 0.99
@@ -108,7 +108,7 @@ class Day:
     image: float = 350e3
     network: float = 875e6
     disk: float = 500e6
-    cpu: float = 0.0042
+    cpu: float = 0.0026
 
 
 class Machine:
