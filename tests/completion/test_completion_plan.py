@@ -93,6 +93,14 @@ def test_the_audit_checks_the_one_that_has_waited_longest():
     assert outlook.audit == NOW + 1.5
 
 
+def test_a_list_that_has_proven_itself_is_audited_less_often():
+    entries = [*many(5), entry("oldest", born=NOW - 20)]
+    outlook = quiet(audit=NOW)
+    outlook.proven = True
+    assert [each.id for each in make_plan(entries, NOW, outlook).checks] == ["oldest"]
+    assert outlook.audit == NOW + 6
+
+
 @pytest.mark.parametrize("asked", [NOW - 1, math.inf])
 def test_none_is_checked_within_2_s_of_its_last_check_or_twice_at_once(asked):
     plan = make_plan([entry(asked=asked)], NOW, quiet())
@@ -263,6 +271,28 @@ def test_what_it_does_show_restores_trust():
         trust.judge(trust.due_proofs(NOW + at + 2), set(), NOW + at + 2)
 
 
+def test_it_has_proven_itself_by_five_in_a_row_and_one_that_is_missing_ends_that():
+    trust = Trust()
+    for at in range(5):
+        assert not trust.proven
+        show(trust, NOW + at)
+    assert trust.proven
+    assert not trust.suspicious
+    strike(trust, NOW + 5)
+    assert not trust.proven
+    assert trust.suspicious
+    show(trust, NOW + 6)
+    assert not trust.suspicious
+    assert not trust.proven
+
+
+def test_two_that_were_found_singly_at_once_are_no_reason_for_suspicion():
+    trust = Trust()
+    trust.expect("one", 1.8e9, NOW)
+    trust.expect("two", 1.8e9, NOW + 1.9)
+    assert not trust.suspicious
+
+
 def test_after_two_good_minutes_all_is_forgiven():
     trust = Trust()
     trust.failed(NOW, final=True)
@@ -291,6 +321,11 @@ def test_the_list_is_never_left_for_more_than_a_quarter_of_an_hour():
         trust.failed(at, final=True)
         assert trust.off_until - at <= 900
         at = trust.off_until + 1
+
+
+def show(trust, at):
+    trust.expect("shown", 1.8e9, at - 2)
+    trust.judge(trust.due_proofs(at), set(), at)
 
 
 def strike(trust, at):

@@ -322,6 +322,22 @@ async def test_pages_too_large_to_be_cheap_end_the_sweeps(server):
     assert server.requests["list"] < 40
 
 
+async def test_a_list_that_had_proven_itself_and_then_lags_is_found_out_too(server, caplog):
+    async with keeping(server) as keeper:
+        ends = Ends()
+        for index in range(700):
+            if index == 400:
+                began, server.lag = now(), 30.0
+            name = f"p{index}"
+            keeper.watch(server.submitted(name, 6.0 + index % 60 / 10), ends.take(name))
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(20)
+    assert len(ends.all) == 700
+    assert "the list of predictions is of no use" in caplog.text
+    assert max(at for at, _ in server.lists if at < began + 60) - began < 15
+    assert delays(server, ends)[-1] < 15
+
+
 async def test_a_list_that_lags_is_found_out_said_once_and_tried_again_later(server, caplog):
     server.lag = 30.0
     async with keeping(server) as keeper:

@@ -112,7 +112,8 @@ class Asker:
         now = self._planned = _now()
         outlook = self._outlook
         outlook.listing = self._lists and self.trust.usable(now)
-        outlook.suspicious, outlook.patient = self.trust.suspicious, self._book.patient
+        outlook.suspicious, outlook.proven = self.trust.suspicious, self.trust.proven
+        outlook.patient = self._book.patient
         plan = make_plan(self._book.entries.values(), now, outlook)
         try:
             self._ask(plan)

@@ -29,6 +29,7 @@ _AFTER = 1.0
 _GRACE = 2.0  # seconds that the list may be behind a single check without being called stale
 _PROOF_KEPT = 30.0
 _STRIKES = 2
+_PROVEN = 5  # proofs shown in a row, after which fewer are asked for
 _FAILURES = 2
 _OFF_FIRST = 60.0
 _OFF_MOST = 900.0
@@ -158,6 +159,7 @@ class Trust:
         self._off_until = -math.inf
         self._off_for = _OFF_FIRST
         self._strikes = 0
+        self._shown = 0
         self._failures = 0
         self._probation = False
 
@@ -167,8 +169,13 @@ class Trust:
 
     @property
     def suspicious(self) -> bool:
-        """Whether it did not show something, or has more than the one thing to show that chance explains."""
-        return len(self.proofs) > 1 or self._strikes > 0
+        """Whether it did not show something that single checks had shown."""
+        return self._strikes > 0
+
+    @property
+    def proven(self) -> bool:
+        """Whether it has lately shown all that single checks had shown, and that several times."""
+        return self._shown >= _PROVEN
 
     @property
     def off_until(self) -> float:
@@ -197,7 +204,10 @@ class Trust:
         """Take in which of ``asked`` a sweep did not show. Return whether the list is left alone from now on."""
         for prediction_id in asked:
             self.proofs.pop(prediction_id, None)
-            self._strikes = self._strikes + 1 if prediction_id in missing else max(0, self._strikes - 1)
+            if prediction_id in missing:
+                self._strikes, self._shown = self._strikes + 1, 0
+            else:
+                self._strikes, self._shown = max(0, self._strikes - 1), self._shown + 1
         if self._strikes < (1 if self._probation else _STRIKES):
             return False
         self._leave(now)
@@ -212,6 +222,6 @@ class Trust:
     def _leave(self, now: float) -> None:
         self._off_until = now + self._off_for
         self._off_for = min(_OFF_MOST, 2 * self._off_for)
-        self._strikes = self._failures = 0
+        self._strikes = self._shown = self._failures = 0
         self._probation = True
         self.proofs.clear()

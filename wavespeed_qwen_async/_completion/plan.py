@@ -21,7 +21,10 @@ PAGE_REST = 0.1  # seconds between two sweeps for each page that the last one to
 FAILURES_EVERY = 2.5  # seconds, for many; fewer find their failures by single checks sooner
 RARE_EVERY = 12.0
 AUDIT_EVERY = 2.0
-SUSPICIOUS_EVERY = 0.5  # the same once the list is behind in something
+AUDIT_RARELY = (
+    6.0  # the same of a list that has proven itself: what was ended at an audit makes a sweep reach further back
+)
+SUSPICIOUS_EVERY = 0.5  # the same once the list did not show something
 MOST_CHECKS = 48  # single checks on the way at once
 STRAGGLERS = 0.02  # more than this share being late means that all are: then the list is the cheap way again
 PLAN_COST = 2e-5  # seconds of rest for each record that a plan reads, so that planning stays below 2 % of a core
@@ -68,7 +71,8 @@ class Outlook:
 
     Attributes:
         listing: Whether the list may be asked at all now.
-        suspicious: Whether it has yet to show something that single checks showed.
+        suspicious: Whether it did not show something that single checks had shown.
+        proven: Whether it has shown all of that, several times in a row.
         patient: Whether results are pushed, and asking is only the net below.
         paused: No request before this.
         checking: How many single checks are on their way.
@@ -84,6 +88,7 @@ class Outlook:
 
     listing: bool = True
     suspicious: bool = False
+    proven: bool = False
     patient: bool = False
     paused: float = -math.inf
     checking: int = 0
@@ -222,7 +227,8 @@ def _audit(plan: Plan, covered: list[Entry], now: float, outlook: Outlook) -> No
     candidates = [entry for entry in covered if entry.due <= now and entry.asked + SPACING <= now]
     if candidates and outlook.checking + len(plan.checks) < MOST_CHECKS:
         plan.checks.append(min(candidates, key=_born))
-        outlook.audit = now + (SUSPICIOUS_EVERY if outlook.suspicious else AUDIT_EVERY)
+        usual = AUDIT_RARELY if outlook.proven else AUDIT_EVERY
+        outlook.audit = now + (SUSPICIOUS_EVERY if outlook.suspicious else usual)
 
 
 def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, outlook: Outlook) -> None:
