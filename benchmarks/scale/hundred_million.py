@@ -108,7 +108,7 @@ class Day:
     image: float = 350e3
     network: float = 875e6
     disk: float = 500e6
-    cpu: float = 0.0026
+    cpu: float = 0.0027
 
 
 class Machine:

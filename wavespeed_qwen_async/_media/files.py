@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures  # its pool is imported when one is made
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -50,7 +50,7 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self._count = threads
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: futures.ThreadPoolExecutor | None = None
         self._errands: deque[_Errand] = deque()
         self._groups = 0
         self._soon = False
@@ -127,9 +127,9 @@ class Workers:
             self._send(loop)
         self._wait(loop)
 
-    def _pool(self) -> ThreadPoolExecutor:
+    def _pool(self) -> futures.ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="wavespeed-files")
+            self._threads = futures.ThreadPoolExecutor(self._count, thread_name_prefix="wavespeed-files")
         return self._threads
 
     def close(self) -> None:
