@@ -228,13 +228,16 @@ class Asker:
         proofs = self.trust.due_proofs(began) if window.status == "completed" else {}
         window = listing.widened(window, proofs)
         unproven = set(proofs)
-        missing = self._book.within(window)  # gone through once: a sweep of thousands has dozens of pages
-        late = [entry for entry in missing if entry.late <= began]
+        missing: list[Entry] = []
+        late: list[Entry] = []
         for number in range(1, _MOST_PAGES + 1):
             page = await self._ask_page(window, number)
             self._take_page(page, unproven)
             if page.is_last(number):
                 break
+            if number == 1:  # all are gone through once: a sweep of thousands has dozens of pages
+                missing = self._book.within(window)
+                late = [entry for entry in missing if entry.late <= began]
             while missing and not _is_awaited(missing[-1]):
                 missing.pop()
             if not missing and not unproven:

@@ -21,9 +21,7 @@ PAGE_REST = 0.1  # seconds between two sweeps for each page that the last one to
 FAILURES_EVERY = 2.5  # seconds, for many; fewer find their failures by single checks sooner
 RARE_EVERY = 12.0
 AUDIT_EVERY = 2.0
-AUDIT_RARELY = (
-    6.0  # the same of a list that has proven itself: what was ended at an audit makes a sweep reach further back
-)
+AUDIT_RARELY = 6.0  # the same of a list that has proven itself: what an audit finds makes a sweep reach further back
 SUSPICIOUS_EVERY = 0.5  # the same once the list did not show something
 MOST_CHECKS = 48  # single checks on the way at once
 STRAGGLERS = 0.02  # more than this share being late means that all are: then the list is the cheap way again
