@@ -48,9 +48,8 @@ def _startup(*, full: bool, **cached: str) -> dict[str, Any]:
         wall.append(time.perf_counter() - began)
         cpu.append(sum(after[2:4]) - sum(before[2:4]))
     ours, theirs = (statistics.median(each) for each in imports.values())
-    ratios = [
-        one / other for one, other in zip(*imports.values(), strict=True)
-    ]  # a machine's mood lasts for some turns
+    # The machine's mood lasts for some turns: what stands side by side is compared.
+    ratios = [one / other for one, other in zip(*imports.values(), strict=True)]
     return {
         "import ours, CPU s": ours,
         "import aiohttp + anyio + pydantic, CPU s": theirs,

@@ -284,6 +284,11 @@ def test_it_has_proven_itself_by_five_in_a_row_and_one_that_is_missing_ends_that
     show(trust, NOW + 6)
     assert not trust.suspicious
     assert not trust.proven
+    for at in range(7, 12):
+        show(trust, NOW + at)
+    assert trust.proven
+    trust.failed(NOW + 12, final=True)
+    assert not trust.proven  # it has to prove itself anew when it is tried again
 
 
 def test_two_that_were_found_singly_at_once_are_no_reason_for_suspicion():
