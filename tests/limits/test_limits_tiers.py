@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 from strict_server import Client, StrictServer, now
 
+from wavespeed_qwen_async.errors import RateLimitError
 from wavespeed_qwen_async.limits import AccountTier, Limits
 
 pytestmark = pytest.mark.anyio
@@ -82,8 +84,10 @@ async def test_smooth_by_default():
     assert gaps[10:] == pytest.approx([60 / 500] * len(gaps[10:]), abs=2e-6)
 
 
-async def test_above_ten_a_second_a_few_leave_together():
-    client = Client(Limits.for_tier("gold"), StrictServer(3000), jitter=0.0)
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+async def test_above_ten_a_second_a_few_leave_together(jitter):
+    """Whenever answers come meanwhile."""
+    client = Client(Limits.for_tier("gold"), StrictServer(3000), jitter=jitter)
     async with client.saturating():
         await asyncio.sleep(20)
     sent = [at for at in client.sent if at > client.sent[0] + 10]
@@ -91,6 +95,32 @@ async def test_above_ten_a_second_a_few_leave_together():
     assert len(sent) == pytest.approx(50 * 10, abs=10)
     assert len(together) <= 101
     assert max(together.values()) <= 6
+
+
+async def test_who_joins_the_line_does_not_part_those_that_leave_together():
+    limits, rng, left = Limits.for_tier("gold"), random.Random(1), []
+
+    async def one() -> None:
+        await asyncio.sleep(rng.uniform(0, 10))
+        limits.report(await limits.start())
+        left.append(now())
+
+    await asyncio.gather(*(one() for _ in range(1000)))
+    assert left[-1] - left[0] == pytest.approx(1000 / 50, abs=1.5)
+    waited = [at for at in left if left[0] + 5 < at < left[0] + 15]  # by then there is always somebody in line
+    assert len(waited) == pytest.approx(500, abs=10)
+    assert len({round(at, 3) for at in waited}) <= 101
+
+
+async def test_a_trial_that_is_accepted_lets_the_next_leave_at_once_however_slow_the_pace():
+    limits = Limits(max_per_minute=6, max_in_flight=10, learn=False)
+    limits.report(await limits.start(), RateLimitError("wait", retry_after=5.0))
+    trial = await limits.start()
+    after = asyncio.create_task(limits.start())
+    await asyncio.sleep(0.3)
+    limits.report(trial)
+    limits.report(await after)
+    assert now() - trial.started == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize(("burst", "at_once", "after"), [(True, 48, 0.0), (True, 500, 3.0), (100, 100, 0.1)])

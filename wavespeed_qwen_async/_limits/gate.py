@@ -49,6 +49,7 @@ class Gate:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._paced = False
         self._now = 0.0
         self._shift = 0.0
 
@@ -94,9 +95,10 @@ class Gate:
         line = self._line
         if not line.waking and not line.occupied() and self._free_at(now) <= now + SLACK:
             return self._let_go(now)
-        waiter = self._line.join(again=again)
-        self.pump()
-        return await self._line.wait(waiter, self._unsend)
+        waiter = line.join(again=again)
+        if self._timer is None:  # else the others wait for a time that one more does not change
+            self.pump()
+        return await line.wait(waiter, self._unsend)
 
     def report(self, send: Send, error: WaveSpeedError | None) -> None:
         """Settle a send by its answer."""
@@ -106,7 +108,8 @@ class Gate:
         self.pause.settled(send)
         if error is None:
             self.window.settle(send, now)
-            self._accepted(send, now)
+            if not self._accepted(send, now) and self._paced:
+                return  # an answer makes room in the window, and that is not what they wait for
         elif isinstance(error, NotSentError):
             self._unsend(send)
             return
@@ -149,20 +152,18 @@ class Gate:
             return
         now = self.now()
         self.allowance.step(now)
-        while self._line.occupied():
-            due = self._free_at(now)
-            if due > now + SLACK:
-                self._wake_at(max(due, now + GATHER))
-                return
+        while (due := self._free_at(now)) <= now + SLACK:
             self._line.serve(self._let_go(now))
-        self._stop_timer()
+            if not self._line.occupied():
+                self._stop_timer()
+                return
+        self._wake_at(max(due, now + GATHER))
 
     def _free_at(self, now: float) -> float:
-        return max(
-            self.pause.free_at(now),
-            self._pace.due(self.allowance.value),
-            self.window.free_at(self.allowance.whole, now),
-        )
+        due = self._pace.due(self.allowance.value)
+        free = max(self.pause.free_at(now), self.window.free_at(self.allowance.whole, now))
+        self._paced = due >= free
+        return max(due, free)
 
     def _let_go(self, now: float) -> Send:
         send = Send(self, now, self.pause.episode)
@@ -172,9 +173,12 @@ class Gate:
         self.sent += 1
         return send
 
-    def _accepted(self, send: Send, now: float) -> None:
-        if self.pause.accepted(send):
+    def _accepted(self, send: Send, now: float) -> bool:
+        """Take in that the server works. True where that ends a trial, and others may follow."""
+        was_trial = self.pause.accepted(send)
+        if was_trial:
             self._pace.hold(now)
+        return was_trial
 
     def _unsend(self, send: Send) -> None:
         self.pause.settled(send)
