@@ -161,17 +161,12 @@ class _OrNone:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
-def _lenient(value: Any, handler: Callable[[Any], Any]) -> Any:
-    """A detail that can't be read is left out; it must not cost the image."""
-    try:
-        return handler(value)
-    except ValueError:
-        return None
-
-
 def _moment(value: Any, handler: Callable[[Any], Any]) -> Any:
     """Times are compared and reckoned with: one without a zone is taken to be UTC, one that can't be meant is none."""
-    moment = _lenient(value, handler)
+    try:
+        moment = handler(value)
+    except ValueError:
+        return None
     if not isinstance(moment, datetime) or not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -236,7 +236,7 @@ class Asker:
             if page.is_last(number):
                 break
             if number == 1:  # all are gone through once: a sweep of thousands has dozens of pages
-                missing = self._book.within(window)
+                missing = list(window.entries)
                 late = [entry for entry in missing if entry.late <= began]
             while missing and not _is_awaited(missing[-1]):
                 missing.pop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .pace import SPACING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_between_plans", "sweep_interval"]
 
@@ -101,12 +101,16 @@ class Outlook:
 
 
 class Window(NamedTuple):
-    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds)."""
+    """One question to the list: predictions of one status, created from ``after`` to ``before`` (Unix seconds).
+
+    ``entries`` are those for whose sake it is asked.
+    """
 
     status: str
     after: float
     before: float
     model: str | None
+    entries: Sequence[Entry] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -161,12 +165,11 @@ def _sorted(entries: Iterable[Entry], now: float) -> tuple[Plan, _Sorts]:
     young: list[Entry] = []
     wake = math.inf
     for entry in entries:
-        deadline = entry.deadline
-        if deadline <= now:
-            expired.append(entry)
-            continue
-        if deadline < wake:  # noqa: PLR1730 - ten thousand calls of min() would double the cost of a plan
-            wake = deadline
+        if entry.deadline < wake:  # of most it is not, as they come in the order of their deadlines
+            if entry.deadline <= now:
+                expired.append(entry)
+                continue
+            wake = entry.deadline
         if entry.single or entry.created is None:
             alone.append(entry)
         elif entry.look <= now:
@@ -260,7 +263,7 @@ def _window(status: str, entries: list[Entry]) -> Window:
     times = [entry.created for entry in entries if entry.created is not None]
     model = entries[0].model
     uniform = all([entry.model == model for entry in entries])  # noqa: C419 - a list is much the quicker here
-    return Window(status, min(times), max(times), (model or None) if uniform else None)
+    return Window(status, min(times), max(times), (model or None) if uniform else None, entries)
 
 
 def _due(entry: Entry) -> float:

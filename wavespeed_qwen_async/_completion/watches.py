@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from wavespeed_qwen_async.errors import WaveSpeedError
 
     from .pace import Schedule
-    from .plan import Window
 
 __all__ = ["Book", "Watch"]
 
@@ -181,14 +180,6 @@ class Book:
                 "no webhook delivery has come for the last %d results: asking for them instead", self.unpushed
             )
 
-    def within(self, window: Window) -> list[Entry]:
-        """Those that a window of the list may still tell."""
-        return [
-            entry
-            for entry in self.entries.values()
-            if not entry.single and entry.created is not None and window.after <= entry.created <= window.before
-        ]
-
     def asked(self, prediction_id: str, now: float) -> None:
         """Note that a single check was answered, whether or not anybody still waits for it."""
         entry = self.entries.get(prediction_id)
@@ -208,5 +199,5 @@ class Book:
             entry.deadline = min(watch.deadline for watch in entry.watches)
         elif self.entries.get(entry.id) is entry:
             del self.entries[entry.id]
-            if entry.asked > asyncio.get_running_loop().time() - SPACING:
+            if entry.asked > -math.inf and entry.asked > asyncio.get_running_loop().time() - SPACING:
                 self._recent[entry.id] = entry.asked
