@@ -44,6 +44,8 @@ _SLUG_BYTES = 150
 _SLUG_READ = 400
 _MARK = "~"  # begins what tells two files apart; it stands nowhere else in a name
 _FORBIDDEN = frozenset('<>:"/\\|?*' + _MARK)  # Windows' and our own
+_DASHES = dict.fromkeys(map(ord, _FORBIDDEN), "-")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 # CON.txt is the console too (learn.microsoft.com, "Naming files, paths, and namespaces").
 _RESERVED = frozenset(
     {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"}
@@ -217,6 +219,8 @@ def _ends_number(part: _Part) -> bool:
 
 def _clean(text: str) -> str:
     """No separators, nothing that Windows refuses, nothing that can't be seen."""
+    if text.isascii() and text.isprintable():  # then there is no more to see to, at a tenth of the cost
+        return text.translate(_DASHES)
     kept = ("-" if c in _FORBIDDEN or unicodedata.category(c)[0] == "C" else c for c in text)
     return unicodedata.normalize("NFC", "".join(kept))
 
@@ -238,7 +242,10 @@ def _shortened(text: str, most: int) -> str:
 def _slug(prompt: str) -> str:
     """Lower-case words of the prompt joined by dashes; letters of all scripts stay."""
     text = unicodedata.normalize("NFKC", prompt[:_SLUG_READ]).lower()
-    words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
+    if text.isascii():
+        words = _ASCII_WORD.findall(text)
+    else:
+        words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
     slug = _shortened("-".join(words)[:_SLUG_CHARACTERS], _SLUG_BYTES)
     return slug.rstrip("-") or "image"
 

@@ -132,10 +132,14 @@ def splices(read: Reader, size: int, provenance: Provenance) -> list[Splice]:
     record = provenance.record()
     if kind == "png":
         return containers.png_splices(read, {"parameters": text, KEYWORD: json.dumps(record, ensure_ascii=False)})
-    if kind in {"jpeg", "webp"}:
-        orientation = containers.read_exif(containers.exif_of(read, size))[2]
-        exif = _fitting_exif(text, record, orientation)
-        return containers.jpeg_splices(read, exif) if kind == "jpeg" else containers.webp_splices(read, size, exif)
+
+    def renewed(exif: bytes) -> bytes:
+        return _fitting_exif(text, record, orientation=containers.read_exif(exif)[2])
+
+    if kind == "jpeg":
+        return containers.jpeg_splices(read, renewed)
+    if kind == "webp":
+        return containers.webp_splices(read, size, renewed)
     return []
 
 

@@ -116,6 +116,17 @@ def test_slugs(prompt: str, expected: str) -> None:
     assert name("{index}-{slug}", prompt) == f"7-{expected}.jpg"
 
 
+@pytest.mark.parametrize("character", [*map(chr, range(128))])
+def test_plain_characters_are_taken_alike_beside_others_that_are_not(character: str) -> None:
+    """Text of ASCII alone goes a quicker way."""
+    assert name("{index}-{slug}.", f"a{character}b \u0101") == name("{index}-{slug}.", f"a{character}b a")[:-5] + (
+        "\u0101.jpg"
+    )
+    if character.isprintable() and character not in "{}/\\":
+        among = name(f"{{index}}-{character}\u0101-{{slug}}")
+        assert among == name(f"{{index}}-{character}a-{{slug}}").replace("a-", "\u0101-", 1)
+
+
 def test_long_prompts_are_cut_and_between_characters() -> None:
     for prompt in ("fox " * 2500, "\u7ea2" * 10_000, "\U0001f98a" * 10_000, "\U00020000" * 10_000):
         found = name("{slug}-{slug}-{slug}-{slug}/{slug}{slug}{slug}{slug}{slug}", prompt)

@@ -187,7 +187,7 @@ def test_every_shape_of_webp(options: dict[str, Any]) -> None:
 def test_an_exif_block_of_odd_length_is_padded_in_a_webp() -> None:
     plain = picture(kind="webp")
     read = lambda offset, length: plain[offset : offset + length]  # noqa: E731 - one line is enough
-    changes = _containers.webp_splices(read, len(plain), b"odd")
+    changes = _containers.webp_splices(read, len(plain), lambda _: b"odd")
     assert riff(b"".join(_containers.pieces(read, len(plain), changes, 100)))[-1][2] == 3
 
 

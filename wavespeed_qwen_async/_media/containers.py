@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .images import jpeg_segments, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .images import Reader
 
@@ -36,6 +36,7 @@ _EXIF = b"Exif\0\0"
 _IMAGE_DESCRIPTION, _ORIENTATION, _SOFTWARE = 0x010E, 0x0112, 0x0131
 _EXIF_POINTER, _EXIF_VERSION, _MAKER_NOTE, _USER_COMMENT = 0x8769, 0x9000, 0x927C, 0x9286
 _ASCII, _SHORT, _LONG, _UNDEFINED = 2, 3, 4, 7
+_SIZES = {_ASCII: 1, _SHORT: 2, _LONG: 4, _UNDEFINED: 1}
 _UNICODE = b"UNICODE\0"
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _MAX_CHUNKS = 100_000
@@ -142,7 +143,7 @@ def _directory(entries: Mapping[int, tuple[int, bytes]], place: int) -> bytes:
     values_at = place + 2 + 12 * len(entries) + 4
     table, values = struct.pack(">H", len(entries)), b""
     for tag, (kind, data) in sorted(entries.items()):
-        count = len(data) // {_ASCII: 1, _SHORT: 2, _LONG: 4, _UNDEFINED: 1}[kind]
+        count = len(data) // _SIZES[kind]
         if len(data) <= 4:  # noqa: PLR2004 - then it stands in its place
             field = data.ljust(4, b"\0")
         else:
@@ -185,38 +186,47 @@ def _entries(exif: bytes, order: str, place: int) -> dict[int, bytes]:
 def exif_of(read: Reader, size: int) -> bytes:
     """The EXIF block of a JPEG or WebP; empty where there is none."""
     if read(0, 2) == b"\xff\xd8":
-        found = [read(place + 10, length - 10) for _, place, length in _exif_segments(read)]
-    else:
-        found = [read(place + 8, length) for kind, place, length in _riff_chunks(read, size) if kind == b"EXIF"]
-    return found[0].removeprefix(_EXIF) if found else b""
+        return _jpeg_exif(read, _exif_segments(read, jpeg_segments(read)))
+    return _webp_exif(read, _riff_chunks(read, size))
 
 
 # JPEG (ITU T.81, B.1.1.4; Exif 4.5.4): APP1 at the beginning, behind a JFIF header where there is one
 
 
-def jpeg_splices(read: Reader, exif: bytes) -> list[Splice]:
-    """An APP1 segment with ``exif``, at most ``EXIF_LIMIT`` bytes; an older one goes."""
-    body = _EXIF + exif
-    marker, start, length = next(jpeg_segments(read), (0, 2, 0))
+def jpeg_splices(read: Reader, renewed: Callable[[bytes], bytes]) -> list[Splice]:
+    """An APP1 segment with what ``renewed`` makes of the EXIF block that was there, which goes.
+
+    Of at most ``EXIF_LIMIT`` bytes. It is given no bytes where there was none.
+    """
+    segments = list(jpeg_segments(read))
+    old = _exif_segments(read, segments)
+    body = _EXIF + renewed(_jpeg_exif(read, old))
+    marker, start, length = segments[0] if segments else (0, 2, 0)
     place = start + length if marker == 0xE0 and start == 2 else 2  # noqa: PLR2004 - APP0, at the beginning
-    old = [Splice(start, length, b"") for _, start, length in _exif_segments(read)]
-    return [Splice(place, 0, b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body), *old]
+    added = Splice(place, 0, b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body)
+    return [added, *(Splice(start, length, b"") for start, length in old)]
 
 
-def _exif_segments(read: Reader) -> list[tuple[int, int, int]]:
+def _exif_segments(read: Reader, segments: Iterable[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Offset and whole length of those that hold EXIF."""
     return [
-        (marker, place, length)
-        for marker, place, length in jpeg_segments(read)
+        (place, length)
+        for marker, place, length in segments
         if marker == 0xE1 and read(place + 4, 6) == _EXIF  # noqa: PLR2004 - APP1
     ]
+
+
+def _jpeg_exif(read: Reader, segments: Sequence[tuple[int, int]]) -> bytes:
+    return read(segments[0][0] + 10, segments[0][1] - 10).removeprefix(_EXIF) if segments else b""
 
 
 # WebP (RFC 9649, 2.7): a VP8X header that says so, and the EXIF chunk behind the image data
 
 
-def webp_splices(read: Reader, size: int, exif: bytes) -> list[Splice]:
-    """An EXIF chunk with ``exif``; an older one goes, and a simple file becomes an extended one."""
+def webp_splices(read: Reader, size: int, renewed: Callable[[bytes], bytes]) -> list[Splice]:
+    """An EXIF chunk, as ``jpeg_splices`` has it; a simple file becomes an extended one."""
     chunks = list(_riff_chunks(read, size))
+    exif = renewed(_webp_exif(read, chunks))
     old = [Splice(place, 8 + length + length % 2, b"") for kind, place, length in chunks if kind == b"EXIF"]
     end = 8 + int.from_bytes(read(4, 4), "little")
     # The metadata goes behind the image data, and in front of XMP.
@@ -229,6 +239,11 @@ def webp_splices(read: Reader, size: int, exif: bytes) -> list[Splice]:
         changed, added = [], [Splice(12, 0, _vp8x(read)), *added]
     whole = end - 8 + sum(len(splice.insert) - splice.remove for splice in added + old)
     return [Splice(4, 4, struct.pack("<I", whole)), *changed, *added, *old]
+
+
+def _webp_exif(read: Reader, chunks: Iterable[tuple[bytes, int, int]]) -> bytes:
+    found = next((read(place + 8, length) for kind, place, length in chunks if kind == b"EXIF"), b"")
+    return found.removeprefix(_EXIF)
 
 
 def _vp8x(read: Reader) -> bytes:
