@@ -25,7 +25,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What all clients do. ``least`` is how few requests a job the API makes possible."""
+    """What all clients do. ``least`` is how few requests a job the API makes possible; see ``kept_awake`` too."""
 
     name: str
     title: str
@@ -40,6 +40,7 @@ class Workload:
     fewer: dict[str, int] = field(default_factory=dict)
     targets: tuple[tuple[str, str, str, float], ...] = ()
     timeout: float = 600.0
+    awake: bool = False
 
 
 def environment() -> dict[str, str]:
@@ -57,6 +58,45 @@ def server(inference: tuple[float, float]) -> Iterator[dict[str, str]]:
     finally:
         process.terminate()
         process.wait()
+
+
+IDLER = """
+import os
+os.sched_setaffinity(0, {%d})
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while True:
+    pass
+"""
+
+
+@contextlib.contextmanager
+def kept_awake(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - `with kept_awake(workload.awake)`
+    """Keep each core from idling, by a process that runs only where nothing else wants to (Linux's SCHED_IDLE).
+
+    As the `performance` governor does it on hardware: a core that is idle 95 % of the time is slow when it is woken up,
+    and on a virtual machine another's work has its caches meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        for core in os.sched_getaffinity(0) if wanted else ():
+            process = subprocess.Popen([sys.executable, "-c", IDLER % core])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield
+
+
+@contextlib.contextmanager
+def paced() -> Iterator[Figures]:
+    """How fast the cores are meanwhile, known at its end."""
+    found: Figures = {}
+    process = subprocess.Popen([sys.executable, str(HERE / "pace.py")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield found
+    finally:
+        process.terminate()
+        told, _ = process.communicate()
+    found["loop ms"] = float(told)
 
 
 def available(client: str) -> bool:
@@ -82,7 +122,8 @@ def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
         order = {"client": client, "work": work, "answer": str(told), "uvloop": uvloop}
         command = [sys.executable, str(HERE / "worker.py"), json.dumps(order)]
         crossed = crossed_loopback()
-        subprocess.run(command, check=True, timeout=workload.timeout, env=environment())
+        with kept_awake(workload.awake), paced() as pace_of_cores:
+            subprocess.run(command, check=True, timeout=workload.timeout, env=environment())
         crossed = crossed_loopback() - crossed
         answer = json.loads(told.read_text())
         with urllib.request.urlopen(place["other"] + "/report") as response:
@@ -98,6 +139,7 @@ def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
         "% of a core": 100 * answer["cpu"] / answer["seconds"],
         "jobs/s": jobs / answer["seconds"],
         "peak MB": answer["peak"],
+        **pace_of_cores,
     }
 
 

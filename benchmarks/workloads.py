@@ -71,6 +71,20 @@ ULTRA = replace(
         ("ours", "requests/job", "ultra, requests a job", 1.2),
     ),
 )
+
+
+def _awake(workload: Workload) -> Workload:
+    """The same with cores that do not idle meanwhile."""
+    ((who, figure, title, bound), *_) = workload.targets
+    return replace(
+        workload,
+        name=f"{workload.name}-awake",
+        title=f"{workload.title}, the cores kept from idling",
+        targets=((who, figure, f"{title}, the cores kept from idling", bound),),
+        awake=True,
+    )
+
+
 MANY = Workload(
     name="10k",
     title="10,000 in flight, 60 to 120 s",
@@ -117,4 +131,4 @@ def quick() -> list[Workload]:
 
 def full() -> list[Workload]:
     """Everything, about three quarters of an hour."""
-    return [RAW, RAW_TWO, SILVER, GOLD, ULTRA, MANY, *growth((100, 1000, 10_000, 100_000))]
+    return [RAW, RAW_TWO, SILVER, GOLD, _awake(GOLD), ULTRA, _awake(ULTRA), MANY, *growth((100, 1000, 10_000, 100_000))]
