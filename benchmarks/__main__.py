@@ -28,7 +28,7 @@ SCRIPTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="everything: most of an hour")
+    parser.add_argument("--full", action="store_true", help="everything: an hour and a half")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these of the set, by name")
     parser.add_argument("--rounds", type=int, help="in place of each workload's own")
     parser.add_argument("--clients", nargs="+", metavar="NAME", help="these clients, by name")
