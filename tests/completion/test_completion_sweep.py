@@ -117,6 +117,35 @@ async def test_paging_stops_when_all_that_is_awaited_was_seen(server):
     assert after[after.index(1) :] == [1]
 
 
+@pytest.mark.parametrize("young", [0, 30])
+async def test_no_page_is_read_beyond_the_last_that_tells_something(server, young):
+    """Three hundred of others lie between ours, of whom the first is given up while the first page is read.
+
+    Those of ours that are too young are of no interest to this sweep.
+    """
+    async with keeping(server) as keeper:
+        ends = Ends()
+        first = keeper.watch(server.submitted("first", 100.0), ends.take("first"))
+        await asyncio.sleep(0.2)
+        server.many(300, lambda _: 0.5)
+        await asyncio.sleep(0.2)
+        for index in range(50):
+            keeper.watch(server.submitted(f"ours{index}", 1.0), ends.take(f"ours{index}"))
+
+        def give_up_meanwhile(query):
+            if query["status"] == "completed":
+                first.cancel()
+            return server.list_of(query)
+
+        server.tell_list = give_up_meanwhile
+        await asyncio.sleep(3)
+        for index in range(young):
+            keeper.watch(server.submitted(f"young{index}", 100.0), ends.take(f"young{index}"))
+        await asyncio.sleep(2.3)
+        assert len(ends.all) == 50
+        assert [query["page"] for _, query in completed_queries(server)] == [1]
+
+
 async def test_a_straggler_does_not_stretch_the_window(server):
     """One job takes two minutes; hundreds of others come and go meanwhile."""
     async with keeping(server) as keeper:
