@@ -1,7 +1,7 @@
 """How fast the cores are while something is measured: what a loop that only counts takes of CPU, told when terminated.
 
 On a shared machine the same instructions take twice the CPU at one time that they take at another, for all processes
-alike and without a word of it in the load: another's virtual machine works on the same core meanwhile.
+alike and without a word of it in the load; most likely another's virtual machine works on the same core meanwhile.
 """
 
 from __future__ import annotations
