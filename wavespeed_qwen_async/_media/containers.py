@@ -196,7 +196,7 @@ def exif_of(read: Reader, size: int) -> bytes:
 def jpeg_splices(read: Reader, renewed: Callable[[bytes], bytes]) -> list[Splice]:
     """An APP1 segment with what ``renewed`` makes of the EXIF block that was there, which goes.
 
-    Of at most ``EXIF_LIMIT`` bytes. It is given no bytes where there was none.
+    ``renewed`` is given no bytes where there was none, and gives at most ``EXIF_LIMIT``.
     """
     segments = list(jpeg_segments(read))
     old = _exif_segments(read, segments)
