@@ -73,8 +73,8 @@ while True:
 def kept_awake(wanted: bool) -> Iterator[None]:  # noqa: FBT001 - `with kept_awake(workload.awake)`
     """Keep each core from idling, by a process that runs only where nothing else wants to (Linux's SCHED_IDLE).
 
-    Much as the `performance` governor does it on hardware: a core that is idle 95 % of the time is slow when it is woken
-    up (`pace.py` shows it).
+    Much as the `performance` governor does it on hardware: a core that is idle 95 % of the time is slow when it
+    wakes up (`pace.py` shows it).
     """
     with contextlib.ExitStack() as stack:
         for core in os.sched_getaffinity(0) if wanted else ():
