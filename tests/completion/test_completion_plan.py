@@ -52,6 +52,14 @@ def test_many_are_left_to_the_list():
     assert (window.status, window.after, window.before) == ("completed", 1.8e9, 1.8e9 + FEW - 1)
 
 
+@pytest.mark.parametrize(
+    ("models", "asked"), [(["edit"] * 5, "edit"), (["edit", "edit", "edit", "image"], None), ([""] * 4, None)]
+)
+def test_the_list_is_asked_for_one_model_where_all_are_known_to_be_of_it(models, asked):
+    plan = make_plan([entry(f"p{index}", model=model) for index, model in enumerate(models)], NOW, quiet())
+    assert plan.sweeps[0].model == asked
+
+
 def test_the_young_stretch_no_window():
     plan = make_plan([*many(5), entry("young", created=1.9e9, look=NOW + 1)], NOW, quiet())
     assert plan.sweeps[0].before < 1.9e9

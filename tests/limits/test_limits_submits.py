@@ -93,6 +93,19 @@ async def test_one_that_is_sent_again_keeps_its_place():
     assert served == ["again", "again too", "first", "second"]
 
 
+async def test_one_that_is_cancelled_before_its_turn_comes_is_passed_over():
+    limits = Limits(max_per_minute=1, max_in_flight=1)
+    await limits.start()
+    waiting = asyncio.create_task(limits.start())
+    given_up = asyncio.create_task(limits.start(again=True))
+    await asyncio.sleep(1)
+    given_up.cancel()
+    limits.max_per_minute = 600  # at once: the cancelled one has not run since
+    limits.report(await waiting)
+    assert given_up.cancelled()
+    assert limits.snapshot().waiting == 0
+
+
 @pytest.mark.parametrize("seconds", [0.5, 7.25, 90.0])
 async def test_a_refusal_stops_every_submit_until_retry_after(seconds):
     limits = quick()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .pace import SPACING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["FEW", "Entry", "Outlook", "Plan", "Window", "make_plan", "pause_between_plans", "sweep_interval"]
 
@@ -260,15 +261,13 @@ def _sweep(plan: Plan, covered: list[Entry], listed: list[Entry], now: float, ou
 
 
 def _window(status: str, entries: list[Entry]) -> Window:
-    times = [entry.created for entry in entries if entry.created is not None]
-    model = entries[0].model
-    uniform = all([entry.model == model for entry in entries])  # noqa: C419 - a list is much the quicker here
-    return Window(status, min(times), max(times), (model or None) if uniform else None, entries)
+    """Of entries that the list can tell: each of them knows when it was created."""
+    times = list(map(_created, entries))  # a window holds hundreds: no step of it is Python's
+    models = set(map(_model, entries))
+    return Window(status, min(times), max(times), models.pop() or None if len(models) == 1 else None, entries)
 
 
-def _due(entry: Entry) -> float:
-    return entry.due
-
-
-def _born(entry: Entry) -> float:
-    return entry.born
+_due: Callable[[Entry], float] = attrgetter("due")
+_born: Callable[[Entry], float] = attrgetter("born")
+_created: Callable[[Entry], float] = attrgetter("created")
+_model: Callable[[Entry], str] = attrgetter("model")

@@ -66,13 +66,10 @@ class Line(Generic[_T]):
 
     def occupied(self) -> bool:
         """Tell whether anybody waits, forgetting those at the head who were cancelled and have not run since."""
-        if not self._waiters and not self._again:
-            return False
-        for line in (self._again, self._waiters):
-            while line:
-                if not next(iter(line)).done():
-                    return True
-                line.popitem(last=False)
+        while line := self._again or self._waiters:
+            if not next(iter(line)).done():
+                return True
+            line.popitem(last=False)
         return False
 
     def serve(self, value: _T) -> None:
