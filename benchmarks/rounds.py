@@ -130,13 +130,14 @@ def once(workload: Workload, client: str, *, uvloop: bool = False) -> Figures:
             report = json.load(response)
     assert len(answer["ends"]) == jobs, f"{client}: {len(answer['ends'])} of {jobs} delivered"
     delays = sorted(max(0.0, at - report["ends"][task]) for task, at in answer["ends"].items())
+    rate = workload.per_second or jobs / answer["seconds"]  # not diluted by the last jobs' seconds without a submit
     return {
         "CPU ms/job": 1000 * answer["cpu"] / jobs,
         "requests/job": report["requests"] / jobs,
         "KiB/job": crossed / 1024 / jobs,
         "p50 s": delays[len(delays) // 2],
         "p99 s": delays[int(0.99 * len(delays))],
-        "% of a core": 100 * answer["cpu"] / answer["seconds"],
+        "% of a core": 100 * answer["cpu"] / jobs * rate,
         "jobs/s": jobs / answer["seconds"],
         "peak MB": answer["peak"],
         **pace_of_cores,
