@@ -15,7 +15,8 @@ nox.options.sessions = [
     "slow",
     "docs",
     "vendor",
-]  # `nox -s coverage`, `ray` and `bench` by name: two are slow, the third's figures need a machine of their own
+]
+# By name: `coverage` and `ray` are slow, the figures of `bench` need a machine of their own, `later` later Pythons.
 
 SOURCES = ("wavespeed_qwen_async", "tests", "benchmarks", "examples", "noxfile.py")
 
@@ -38,6 +39,13 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default tests on the built wheel."""
+    _on_the_wheel(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=["3.12", "3.13"])
+def later(session: nox.Session) -> None:
+    """The same on later Pythons, those that are installed."""
     _on_the_wheel(session)
     session.run("pytest", *session.posargs)
 
