@@ -226,7 +226,14 @@ async def test_a_slow_consumer_slows_the_submits(run, opened, write, folder, emu
 async def test_options_out_of_range_are_refused(opened, write, folder):
     source = write(*prompts(1))
     async with opened() as session:
-        for options in ({"budget": 0}, {"budget": -1}, {"limit": 0}, {"max_in_flight": 0}, {"names": "{nonsense}"}):
+        for options in (
+            {"budget": 0},
+            {"budget": -1},
+            {"budget": float("inf")},
+            {"limit": 0},
+            {"max_in_flight": 0},
+            {"names": "{nonsense}"},
+        ):
             with pytest.raises(ConfigurationError):
                 Batch(source, folder, session, **options)
         with pytest.raises(ConfigurationError):
