@@ -378,7 +378,8 @@ class _Witness:
 def _as_columns(error: WaveSpeedError) -> dict[str, Any]:
     return {
         "kind": type(error).__name__,
-        "error": error.message,
+        # It may name a file whose name is no UTF-8, which SQLite would not take.
+        "error": error.message.encode("utf-8", "replace").decode(),
         "billed": error.billed,
         "transient": int(error.transient),
     }
