@@ -264,7 +264,7 @@ class Reconciler:
             for item in found.values()
         ]
         newest = max((item.created for item in seen if item.created is not None), default=float("-inf"))
-        # What is older than `settle` is believed without anything newer; so all that is known up to there must be in it.
+        # What is older than `settle` is believed without anything newer: all that is known up to there must be in it.
         settled = min(now - self.patience.settle, until)
         whole = readable and self._shows_all(found, since, max(newest, settled))
         return Listing(seen, frozenset(held), self._server_now(), whole), found

@@ -47,7 +47,18 @@ __all__ = ["Steps"]
 logger = logging.getLogger(__name__)
 
 # Errors of this machine: every further image would end the same way, so nothing more is paid.
-_OWN_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR})
+_OWN_DISK = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,  # 143 bytes are all that eCryptfs takes, as on many a NAS
+    }
+)
 _AT_AN_END = (PredictionFailed, ResultUnavailable, ContentFlaggedError)
 
 

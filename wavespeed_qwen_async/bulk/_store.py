@@ -335,8 +335,9 @@ class Store:
 
     def claim_name(self, name: str, row: int) -> bool:
         """Make a file name the job's own, unless it is another's. Upper and lower case are the same on many disks."""
-        claimed = self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?)", (name.casefold(), row)).rowcount
-        return claimed == 1
+        self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?)", (name.casefold(), row))
+        question = "SELECT row FROM files WHERE name = ?"
+        return bool(self._database.execute(question, (name.casefold(),)).fetchone()[0] == row)
 
     def claim_names(self, names: Sequence[tuple[str, int]]) -> bool:
         """Make file names their jobs' own, if not one of them is another's or wanted twice; else none of them."""
