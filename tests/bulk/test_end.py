@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import sqlite3
 from contextlib import aclosing, closing
 
 import pytest
 from durable import images, prompts, results
+from PIL import Image
 
 from wavespeed_qwen_async import ConfigurationError, DownloadError, Limits, MediaUnreachable
 from wavespeed_qwen_async.bulk import Batch, JournalError
@@ -273,6 +275,31 @@ async def test_names_that_the_disk_does_not_take_end_it_and_others_are_given(run
     assert batch.summary().saved == 20
     assert images(folder) == sorted(f"{number}.jpg" for number in range(20))
     assert len(emulator.ledger.accepted) == 20
+
+
+async def test_a_picture_that_is_cut_off_is_that_jobs_failure(run, emulator):
+    whole = io.BytesIO()
+    Image.effect_noise((300, 300), 50).save(whole, "png")
+    cut = Image.open(io.BytesIO(whole.getvalue()[:2000]))
+    _, outcomes = await run([{"prompt": "a", "image": cut}, {"prompt": "b"}])
+    assert [outcome.ok for outcome in sorted(outcomes, key=lambda outcome: outcome.index)] == [False, True]
+    assert len(emulator.ledger.accepted) == 1
+
+
+async def test_a_defect_ends_it_and_no_job_is_told_to_have_gone_well(opened, write, folder, emulator):
+    class Broken(Limits):
+        async def acquire(self):
+            raise RuntimeError("a defect")
+
+    told = []
+    async with opened(limits=Broken(max_per_minute=60, max_in_flight=5)) as session:
+        batch = Batch(write(*prompts(3)), folder, session)
+        with pytest.raises(RuntimeError, match="a defect"):
+            async with aclosing(batch.run()) as outcomes:
+                async for outcome in outcomes:
+                    told.append(outcome)
+    assert not any(outcome.ok for outcome in told)
+    assert batch.progress().in_flight == 0
 
 
 async def test_a_missing_source_image_is_that_jobs_failure(run, write, emulator):

@@ -91,6 +91,10 @@ class Steps:
             await self._not_sent(flight, entry, None)
         except WaveSpeedError as error:
             await self._not_sent(flight, entry, error)
+        except Exception as error:  # noqa: BLE001 - as in `_finish`; what was sent is looked for by the next run
+            self._work.stop(error)
+            entry.withdrawn = True
+            self._land(flight, entry)
         finally:
             entry.task = None
 
