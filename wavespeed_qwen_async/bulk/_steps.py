@@ -47,18 +47,8 @@ __all__ = ["Steps"]
 logger = logging.getLogger(__name__)
 
 # Errors of this machine: every further image would end the same way, so nothing more is paid.
-_OWN_DISK = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EIO,
-        errno.ENOTDIR,
-        errno.ENAMETOOLONG,  # 143 bytes are all that eCryptfs takes, as on many a NAS
-    }
-)
+_OWN_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR})
+_OWN_DISK |= {errno.ENAMETOOLONG}  # eCryptfs, as on many a NAS, takes 143 bytes
 _AT_AN_END = (PredictionFailed, ResultUnavailable, ContentFlaggedError)
 
 
