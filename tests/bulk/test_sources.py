@@ -120,6 +120,21 @@ async def test_a_folder_of_images_with_one_prompt(tmp_path, run, emulator, folde
     assert len(images(folder)) == 6
 
 
+async def test_a_folder_of_images_is_no_place_for_what_is_made_of_them(tmp_path, run, opened, emulator):
+    """The next run would take the edits for sources, and pay for edits of them."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_bytes(blank_image(300, 300, "png"))
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for source in (tmp_path / "out", tmp_path / "link"):
+        with pytest.raises(ConfigurationError, match="among their sources"):
+            await run(source, prompt="make it snow")
+        async with opened() as session:
+            with pytest.raises(ConfigurationError, match="among their sources"):
+                await Batch(source, tmp_path / "out", session, prompt="make it snow").plan()
+    assert not emulator.ledger.accepted
+    assert images(tmp_path / "out") == ["a.png"]
+
+
 async def test_a_source_whose_name_is_no_utf_8_is_as_good_as_any(tmp_path, run, emulator, folder):
     """As archives from elsewhere unpack them: one picture that is fine and one that is none."""
     (tmp_path / "in").mkdir()
