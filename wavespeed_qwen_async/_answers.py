@@ -28,6 +28,7 @@ __all__ = [
     "parsed",
     "read_balance",
     "read_deleted_count",
+    "read_items",
     "read_page",
     "read_prediction",
     "read_price",
@@ -148,12 +149,16 @@ def read_prediction(answer: Answer, prediction_id: str | None = None) -> Predict
 
 def read_page(answer: Answer) -> list[Prediction]:
     """The predictions of one page of the list, newest first; items that can't be read are left out."""
+    return [prediction for prediction in read_items(answer) if prediction is not None]
+
+
+def read_items(answer: Answer) -> list[Prediction | None]:
+    """The items of one page of the list, newest first; None for each that can't be read."""
     data = _checked(answer).get("data")
     items = data.get("items", data.get("predictions", data.get("list"))) if isinstance(data, Mapping) else data
     if not isinstance(items, list):
         raise _unreadable(answer)
-    found = (_prediction_in({"data": item}) for item in items)
-    return [prediction for prediction in found if prediction is not None]
+    return [_prediction_in({"data": item}) for item in items]
 
 
 def read_balance(answer: Answer) -> float:

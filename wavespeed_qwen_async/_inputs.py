@@ -163,14 +163,19 @@ def is_url(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
+def _is_sendable(url: str) -> bool:
+    """No white space, and no half of a surrogate pair, which JSON can write and nothing can send."""
+    return not any(c.isspace() or "\ud800" <= c <= "\udfff" for c in url)
+
+
 def _check_lora_url(url: str) -> None:
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     civitai = host == "civitai.com" or host.endswith(".civitai.com")
     if not host or not (civitai or ".safetensors" in url.lower()):
         raise ValueError("the URL must lead to a .safetensors file")
-    if any(c.isspace() for c in url):
-        raise ValueError("the URL holds white space: write it as %20")
+    if not _is_sendable(url):
+        raise ValueError("the URL holds white space or half a character: write it in %-codes, as %20")
 
 
 def _read_image(value: Any) -> Any:
@@ -190,8 +195,8 @@ def _read_image(value: Any) -> Any:
 
 def _read_image_text(text: str) -> str | Path:
     if is_url(text):
-        if not urlsplit(text).hostname or any(c.isspace() for c in text):
-            raise ValueError("the URL must have a host and no white space")
+        if not urlsplit(text).hostname or not _is_sendable(text):
+            raise ValueError("the URL must have a host, no white space and no half characters")
         return text
     if "://" in text[:12] or text[:5].lower() == "data:":
         raise ValueError("an image URL starts with http:// or https://; give other data as bytes or a path")

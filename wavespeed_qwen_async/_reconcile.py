@@ -254,7 +254,7 @@ class Reconciler:
         ends = [self._wanted(lost).before for lost in cluster]
         since, until = min(starts) - GUARD, max(ends) + GUARD
         fresh = now - until < self.patience.settle  # then what is newer is of interest too: it shows that the list is
-        found = await self._pages(since, None if fresh else until)
+        found, readable = await self._pages(since, None if fresh else until)
         ids = list(found)
         held = self._ids.intersection(ids)
         for book in self.books:
@@ -264,32 +264,43 @@ class Reconciler:
             for item in found.values()
         ]
         newest = max((item.created for item in seen if item.created is not None), default=float("-inf"))
-        return Listing(seen, frozenset(held), self._server_now(), self._shows_all(found, since, newest)), found
+        # What is older than `settle` is believed without anything newer: all that is known up to there must be in it.
+        settled = min(now - self.patience.settle, until)
+        whole = readable and self._shows_all(found, since, max(newest, settled))
+        return Listing(seen, frozenset(held), self._server_now(), whole), found
 
-    async def _pages(self, since: float, until: float | None) -> dict[str, Prediction]:
-        """All predictions of a span. From the second page on its end is pinned, so that new ones can't shift pages."""
+    async def _pages(self, since: float, until: float | None) -> tuple[dict[str, Prediction], bool]:
+        """All predictions of a span, and whether every item could be read: one that could not may be any of them.
+
+        From the second page on its end is pinned, so that new ones can't shift pages.
+        """
         found: dict[str, Prediction] = {}
+        readable = True
         start = datetime.fromtimestamp(since, UTC)
         end = None if until is None else datetime.fromtimestamp(until, UTC)
         for page in range(1, _MOST_PAGES + 1):
             request = _wire.list_request(page=page, created_after=start, created_before=end, include_inputs=True)
             async with asyncio.timeout(_PAGE_TIMEOUT):
-                items = await self._api.ask(request, _answers.read_page, again=False)
-            fresh = [item for item in items if item.id not in found]
+                items = await self._api.ask(request, _answers.read_items, again=False)
+            readable = readable and None not in items
+            fresh = [item for item in items if item is not None and item.id not in found]
             found.update((item.id, item) for item in fresh)
             times = [item.created_at for item in fresh if item.created_at is not None]
             if not fresh or (times and min(times).timestamp() < since):
-                return found
+                return found, readable
             if end is None and times:
                 end = max(times) + _TICK
         raise SubmissionUnknown(f"the list has more than {_MOST_PAGES} pages of predictions of that time")
 
-    def _shows_all(self, found: Mapping[str, Prediction], since: float, newest: float) -> bool:
-        """Whether it shows every prediction of this session that must be in it: a list with gaps proves no absence."""
+    def _shows_all(self, found: Mapping[str, Prediction], since: float, end: float) -> bool:
+        """Whether it shows every prediction of this session from before ``end``: a list with gaps proves no absence.
+
+        Nor does one that is known to be later than it is taken to be.
+        """
         must = (
             prediction_id
             for _, prediction_id, created in self._held
-            if created is not None and since <= created.timestamp() < newest - self.patience.margin
+            if created is not None and since <= created.timestamp() < end - self.patience.margin
         )
         return all(prediction_id in found for prediction_id in must)
 

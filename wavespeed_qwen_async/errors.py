@@ -275,7 +275,9 @@ class InvalidParameter(PredictionFailed):
 
 
 class MediaUnreachable(PredictionFailed):
-    """Code 1402: the source image's or LoRA's URL could not be fetched by the server."""
+    """Code 1402: the source image's or LoRA's URL could not be fetched by the server, at that time."""
+
+    transient = True
 
 
 class TaskFailed(PredictionFailed):

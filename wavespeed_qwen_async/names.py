@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .models import Job
 
-__all__ = ["DEFAULT_TEMPLATE", "FIELDS", "NameTemplate"]
+__all__ = ["DEFAULT_TEMPLATE", "FIELDS", "NameTemplate", "file_name"]
 
 DEFAULT_TEMPLATE = "{index:06d}-{slug}-{seed}.{ext}"
 FIELDS = {
@@ -233,6 +233,11 @@ def _name(text: str, room: int = 0) -> str:
     if text.partition(".")[0].rstrip(" ").upper() in _RESERVED:
         text = "_" + text
     return _shortened(text, MAX_BYTES - room).rstrip(" .") or "_"
+
+
+def file_name(text: str, suffix: str) -> str:
+    """One name from a text that is not ours, such as an id of the server's: it can't be a way out of its folder."""
+    return _name(_clean(text), len(suffix.encode())) + suffix
 
 
 def _shortened(text: str, most: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -39,7 +40,8 @@ class Provenance:
 
     Attributes:
         prediction_id: The prediction that it is an output of.
-        job: The job, its seed drawn. Of source images the URL or the file's name is kept, never a folder.
+        job: The job, its seed drawn. Of source images the URL or the file's name is kept, never a folder; of all URLs,
+            LoRAs' too, no query.
         model: The model's whole name.
         price: What the image cost.
         currency: Of the price.
@@ -112,7 +114,7 @@ class Provenance:
             pairs["Size"] = f"{width}x{height}"
         pairs["Model"] = self.model
         for number, lora in enumerate(job.loras or () if job else ()):
-            pairs[f"Lora {number}"] = lora.path
+            pairs[f"Lora {number}"] = _without_query(lora.path)
             pairs[f"Lora {number} scale"] = lora.scale
         pairs["Prediction"] = self.prediction_id
         if self.price is not None:
@@ -125,7 +127,17 @@ class Provenance:
 
 
 def splices(read: Reader, size: int, provenance: Provenance) -> list[Splice]:
-    """What to change in an image of ``size`` bytes, read by ``read(offset, length)``; nothing in other formats."""
+    """What to change in an image of ``size`` bytes, read by ``read(offset, length)``.
+
+    Nothing in other formats, and where the headers are damaged: the image is paid, and worth more than what it tells.
+    """
+    try:
+        return _splices(read, size, provenance)
+    except (struct.error, IndexError):
+        return []
+
+
+def _splices(read: Reader, size: int, provenance: Provenance) -> list[Splice]:
     kind = sniff(read(0, 32))
     info = measure(read)
     text = provenance.parameters(info.width, info.height) if info else provenance.parameters()
@@ -185,11 +197,12 @@ def _fitting_exif(text: str, record: dict[str, Any], orientation: int) -> bytes:
 
 
 def _job_record(job: Job) -> dict[str, Any]:
+    loras = [{"path": _without_query(lora.path), "scale": lora.scale} for lora in job.loras or ()]
     record: dict[str, Any] = {
         "prompt": job.prompt,
         "seed": job.seed,
         "size": str(job.size) if job.size else None,
-        "loras": [{"path": lora.path, "scale": lora.scale} for lora in job.loras] if job.loras else None,
+        "loras": loras or None,
         "output_format": job.output_format,
     }
     if isinstance(job, Edit):
@@ -199,8 +212,13 @@ def _job_record(job: Job) -> dict[str, Any]:
 
 def _source_name(source: Any) -> str:
     if isinstance(source, str) and is_url(source):
-        return source.partition("?")[0]  # a query may carry a signature
+        return _without_query(source)
     return PurePath(source).name if isinstance(source, str | PurePath) else f"({type(source).__name__})"
+
+
+def _without_query(place: str) -> str:
+    """A query may carry a signature or somebody's token, and images are given away."""
+    return place.partition("?")[0] if is_url(place) else place
 
 
 def _quoted(value: Any) -> str:

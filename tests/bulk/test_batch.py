@@ -81,6 +81,20 @@ async def test_a_job_taken_from_a_block_further_on_is_missed_there(run, write, e
     assert len(emulator.ledger.accepted) == 5
 
 
+async def test_a_file_as_it_was_before_is_not_taken_for_what_came_between(run, write, emulator, monkeypatch):
+    """A blank line moves the blocks, so that one of the first run outlives the second: its places hold other jobs."""
+    monkeypatch.setattr("wavespeed_qwen_async.bulk.sources._CHUNK", 4)
+    jobs = [json.dumps(job) for job in prompts(8)]
+    before = ["", *jobs]
+    await run(write(*before))
+    emulator.faults.add("submit", "status", status=402, times=1)
+    await run(write(*jobs[:3], json.dumps({"prompt": "between"}), *jobs[3:6], jobs[7]))
+    batch, outcomes = await run(write(*before))
+    assert outcomes == []
+    assert batch.summary().skipped == 8
+    assert len(emulator.ledger.accepted) == 8, "all of them were paid by the first run"
+
+
 async def test_a_changed_line_is_a_new_job_and_is_told_before_paying(run, write, opened, folder, emulator, caplog):  # noqa: PLR0917 - fixtures
     await run(write({"prompt": "a", "seed": 1}, {"prompt": "b", "seed": 1}))
     source = write({"prompt": "a", "seed": 1, "size": "512*512"}, {"prompt": "b", "seed": 1})
@@ -212,7 +226,14 @@ async def test_a_slow_consumer_slows_the_submits(run, opened, write, folder, emu
 async def test_options_out_of_range_are_refused(opened, write, folder):
     source = write(*prompts(1))
     async with opened() as session:
-        for options in ({"budget": 0}, {"budget": -1}, {"limit": 0}, {"max_in_flight": 0}, {"names": "{nonsense}"}):
+        for options in (
+            {"budget": 0},
+            {"budget": -1},
+            {"budget": float("inf")},
+            {"limit": 0},
+            {"max_in_flight": 0},
+            {"names": "{nonsense}"},
+        ):
             with pytest.raises(ConfigurationError):
                 Batch(source, folder, session, **options)
         with pytest.raises(ConfigurationError):

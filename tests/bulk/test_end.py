@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import sqlite3
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import pytest
 from durable import images, prompts, results
+from PIL import Image
 
-from wavespeed_qwen_async import ConfigurationError, DownloadError, Limits
+from wavespeed_qwen_async import ConfigurationError, DownloadError, Limits, MediaUnreachable
 from wavespeed_qwen_async.bulk import Batch, JournalError
 from wavespeed_qwen_async.bulk._store import Store
 from wavespeed_qwen_async.bulk.journal import JOURNAL_NAME
@@ -242,6 +244,62 @@ async def test_uploads_are_known_to_the_next_run(run, write, tmp_path, emulator)
     _, outcomes = await run(write(*jobs))
     assert len(outcomes) == 10
     assert emulator.ledger.requests["ticket"] == 2
+
+
+@pytest.mark.wavespeed_emulator(retention=7 * 86_400.0)
+async def test_an_upload_that_has_ended_is_made_again_when_asked(run, write, tmp_path, emulator, folder):
+    (tmp_path / "a.png").write_bytes(blank_image(256, 256, "png"))
+    source = write({"prompt": "a", "image": "a.png"})
+    emulator.faults.script("submit", "drop")
+    down = emulator.faults.add("list", "status", status=500)
+    batch, _ = await run(source)
+    assert batch.summary().unknown == 1
+    emulator.faults.remove(down)
+    await asyncio.sleep(8 * 86_400)
+    with closing(sqlite3.connect(folder / JOURNAL_NAME)) as database, database:
+        database.execute("UPDATE uploads SET expires_at = expires_at - 8 * 86400")  # the journal goes by the real time
+    _, (outcome,) = await run(source, resubmit_unknown=True)
+    assert isinstance(outcome.error, MediaUnreachable)
+    _, (outcome,) = await run(source, retry_failed=True)
+    assert outcome.ok
+    assert emulator.ledger.requests["ticket"] == 2
+
+
+async def test_names_that_the_disk_does_not_take_end_it_and_others_are_given(run, write, folder, emulator):
+    too_long = "/".join(["x" * 200] * 21) + "/{index}.{ext}"
+    with pytest.raises(DownloadError, match="name too long"):
+        await run(write(*prompts(20)), names=too_long, max_in_flight=2)
+    assert len(emulator.ledger.accepted) <= 4, "no more is paid"
+    batch, outcomes = await run(write(*prompts(20)), names="{index}.{ext}")
+    assert all(outcome.ok for outcome in outcomes)
+    assert batch.summary().saved == 20
+    assert images(folder) == sorted(f"{number}.jpg" for number in range(20))
+    assert len(emulator.ledger.accepted) == 20
+
+
+async def test_a_picture_that_is_cut_off_is_that_jobs_failure(run, emulator):
+    whole = io.BytesIO()
+    Image.effect_noise((300, 300), 50).save(whole, "png")
+    cut = Image.open(io.BytesIO(whole.getvalue()[:2000]))
+    _, outcomes = await run([{"prompt": "a", "image": cut}, {"prompt": "b"}])
+    assert [outcome.ok for outcome in sorted(outcomes, key=lambda outcome: outcome.index)] == [False, True]
+    assert len(emulator.ledger.accepted) == 1
+
+
+async def test_a_defect_ends_it_and_no_job_is_told_to_have_gone_well(opened, write, folder, emulator):
+    class Broken(Limits):
+        async def acquire(self):
+            raise RuntimeError("a defect")
+
+    told = []
+    async with opened(limits=Broken(max_per_minute=60, max_in_flight=5)) as session:
+        batch = Batch(write(*prompts(3)), folder, session)
+        with pytest.raises(RuntimeError, match="a defect"):
+            async with aclosing(batch.run()) as outcomes:
+                async for outcome in outcomes:
+                    told.append(outcome)
+    assert not any(outcome.ok for outcome in told)
+    assert batch.progress().in_flight == 0
 
 
 async def test_a_missing_source_image_is_that_jobs_failure(run, write, emulator):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavespeed_qwen_async.bulk import JournalError, _schema
+from wavespeed_qwen_async.bulk._results import ResultsFile
 from wavespeed_qwen_async.bulk._states import MOVES, SOURCES_OF, State
 from wavespeed_qwen_async.bulk._store import Move, Store
 from wavespeed_qwen_async.bulk.journal import JOURNAL_NAME, RESULTS_NAME, Journal
@@ -86,6 +87,19 @@ def test_results_written_behind_the_last_commit_are_cut_off(tmp_path):
         file.write('{"index": 2}\n{"ind')
     Store(tmp_path / JOURNAL_NAME, tmp_path / RESULTS_NAME).close()
     assert (tmp_path / RESULTS_NAME).read_text() == '{"index": 1, "job": 1}\n'
+
+
+def test_results_that_were_cut_off_by_another_hand_go_on_with_a_line_of_their_own(tmp_path):
+    """As a copy of the folder has them that was made while they grew."""
+    path = tmp_path / "results.jsonl"
+    file = ResultsFile(path, 0)
+    size = file.append([{"job": 1, "prompt": "a fox"}])
+    file.close()
+    path.write_bytes(path.read_bytes()[:-5])
+    file = ResultsFile(path, size)
+    file.append([{"job": 2}])
+    file.close()
+    assert path.read_bytes().splitlines()[1:] == [b'{"job": 2}']
 
 
 def test_the_file_is_the_owners_alone(store, tmp_path):

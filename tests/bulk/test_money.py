@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
-from durable import images, prompts
+from durable import images, prompts, results
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavespeed_qwen_async import AuthenticationError, BudgetError, ConfigurationError, InsufficientCreditsError
+from wavespeed_qwen_async import AuthenticationError, BudgetError, ConfigurationError, InsufficientCreditsError, Limits
 from wavespeed_qwen_async.bulk import Batch
 from wavespeed_qwen_async.bulk._budget import Budget, micro
 
@@ -105,6 +107,20 @@ async def test_without_a_price_from_the_api_the_pages_figure_stands(opened, writ
         plan = await Batch(write(*prompts(4)), folder, session).plan()
     assert plan.cost == pytest.approx(0.1)
     assert plan.prices[0].source == "pages"
+
+
+async def test_a_price_that_changes_on_the_way_counts_from_then_on(opened, write, folder, emulator):
+    """At two a minute fifty take 25 minutes."""
+    async with opened(limits=Limits(max_per_minute=2, max_in_flight=2)) as session:
+        batch = Batch(write(*prompts(100)), folder, session, budget=1.00, max_in_flight=2)
+        async with aclosing(batch.run()) as outcomes:
+            async for outcome in outcomes:
+                if outcome.index == 3:
+                    emulator.service.account._price = 0.1
+    assert batch.summary().stopped == "budget"
+    told = sum(line["price"] for line in results(folder))
+    assert told == pytest.approx(batch.summary().cost_total)
+    assert len(emulator.ledger.accepted) < 30, "asked again after ten minutes at the latest"
 
 
 def test_money_is_counted_in_whole_parts():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from durable import images, prompts
 
@@ -116,6 +118,44 @@ async def test_a_folder_of_images_with_one_prompt(tmp_path, run, emulator, folde
     _, outcomes = await run(source, prompt="make it rain")
     assert len(outcomes) == 3
     assert len(images(folder)) == 6
+
+
+async def test_a_folder_of_images_is_no_place_for_what_is_made_of_them(tmp_path, run, opened, emulator):
+    """The next run would take the edits for sources, and pay for edits of them."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_bytes(blank_image(300, 300, "png"))
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for source in (tmp_path / "out", tmp_path / "link"):
+        with pytest.raises(ConfigurationError, match="among their sources"):
+            await run(source, prompt="make it snow")
+        async with opened() as session:
+            with pytest.raises(ConfigurationError, match="among their sources"):
+                await Batch(source, tmp_path / "out", session, prompt="make it snow").plan()
+    assert not emulator.ledger.accepted
+    assert images(tmp_path / "out") == ["a.png"]
+
+
+async def test_a_source_whose_name_is_no_utf_8_is_as_good_as_any(tmp_path, run, emulator, folder):
+    """As archives from elsewhere unpack them: one picture that is fine and one that is none."""
+    (tmp_path / "in").mkdir()
+    for name, data in ((b"caf\xe9.png", blank_image(300, 300, "png")), (b"\xfc.png", b"none")):
+        path = tmp_path / "in" / os.fsdecode(name)
+        try:
+            path.write_bytes(data)
+        except OSError:
+            pytest.skip("this file system takes no such names")
+    batch, outcomes = await run(tmp_path / "in", prompt="make it snow", defaults={"output_format": "png"})
+    assert sorted(outcome.ok for outcome in outcomes) == [False, True]
+    assert batch.summary().errors[0][0] == "InvalidJobError"
+    assert len(images(folder)) == len(emulator.ledger.accepted) == 1
+
+
+async def test_half_a_character_in_a_url_is_that_lines_failure(run, write, emulator):
+    half = "https://h.io/\\ud83d.safetensors"
+    lines = (f'{{"prompt": "a", "image": "{half}"}}', f'{{"prompt": "b", "loras": ["{half}"]}}', '{"prompt": "c"}')
+    _, outcomes = await run(write(*lines))
+    assert sorted(outcome.ok for outcome in outcomes) == [False, False, True]
+    assert len(emulator.ledger.accepted) == 1
 
 
 async def test_the_same_job_from_another_kind_of_file_is_the_same(tmp_path, run, write, emulator):

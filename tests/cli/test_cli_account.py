@@ -9,6 +9,8 @@ import pytest
 from command_line import child, finished, one_line
 from PIL import Image
 
+from wavespeed_qwen_async import Output
+from wavespeed_qwen_async.cli.pictures import _name
 from wavespeed_qwen_async.emulator.clock import iso
 
 
@@ -79,6 +81,20 @@ def test_download(command, made, tmp_path):
     assert event["path"] == f"folder/{made[0]}.webp"
     (event,) = command("download", event["url"], "-o", "folder", "--json").events
     assert event["path"] == f"folder/{made[0]}-2.webp"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://cdn.io/a/b/fox.PNG?x=1", "fox.PNG"),
+        ("https://cdn.io/wavespeed-qwen.toml", "p1-0.jpg"),
+        ("https://cdn.io/setup.py", "p1-0.jpg"),
+        ("https://cdn.io/..", "p1-0.jpg"),
+        (f"https://cdn.io/{'x' * 400}.webp", f"{'x' * 250}.webp"),
+    ],
+)
+def test_a_server_gives_no_name_but_an_images(url, name):
+    assert _name(Output(url=url, prediction_id="p1")) == name
 
 
 def test_download_of_what_failed_and_of_what_is_not_there(command, made):

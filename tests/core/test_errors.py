@@ -78,7 +78,7 @@ def test_a_job_error_is_a_value_error_and_names_its_field():
         ("failed", 1200, ContentModerated, False),
         ("failed", 1400, MissingParameter, False),
         ("failed", 1401, InvalidParameter, False),
-        ("failed", 1402, MediaUnreachable, False),
+        ("failed", 1402, MediaUnreachable, True),
         ("failed", 1403, TaskFailed, False),
         ("failed", 1405, TaskFailed, False),
         ("failed", 5000, TaskInternalError, True),

@@ -275,7 +275,7 @@ async def test_429_without_end_ends_the_run(session, emulator):
             (1200, ContentModerated, False),
             (1400, MissingParameter, False),
             (1401, InvalidParameter, False),
-            (1402, MediaUnreachable, False),
+            (1402, MediaUnreachable, True),
             (1403, TaskFailed, False),
             (1405, TaskFailed, False),
             (5000, TaskInternalError, True),

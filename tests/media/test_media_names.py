@@ -11,7 +11,7 @@ from PIL import Image
 
 from wavespeed_qwen_async.errors import ConfigurationError
 from wavespeed_qwen_async.models import Edit, Job, TextToImage
-from wavespeed_qwen_async.names import FIELDS, NameTemplate
+from wavespeed_qwen_async.names import FIELDS, NameTemplate, file_name
 
 FOLDER = Path("/data/out")
 RESERVED = {"CON", "PRN", "AUX", "NUL", "COM1", "COM9", "LPT1", "LPT\u00b2", "CONIN$", "CONOUT$"}
@@ -158,6 +158,13 @@ def test_a_predictions_id_can_do_no_harm() -> None:
     ids = {"../x": 1, "a~2": 0, "a": 1, "a\u202eb\0c": 0}
     names = [name("{index}-{prediction}", prediction_id=each, output=output) for each, output in ids.items()]
     assert names == ["7-..-x~2.jpg", "7-a-2.jpg", "7-a~2.jpg", "7-a-b-c.jpg"]
+
+
+def test_what_is_not_ours_is_one_name_and_no_way_out() -> None:
+    assert file_name("../../etc/x", ".jpg") == "_.-..-etc-x.jpg"
+    assert file_name("", ".jpg") == "_.jpg"
+    assert file_name("0a5d2f", ".png") == "0a5d2f.png"
+    assert len(file_name("\u72d0" * 200, ".webp").encode()) <= 255
 
 
 def test_an_unknown_seed_is_said_as_such() -> None:

@@ -223,6 +223,19 @@ def test_an_edit_tells_its_source_by_name_and_never_by_folder() -> None:
     assert "Seed" not in Provenance(job=job).parameters()  # -1: the server does not tell which one it drew
 
 
+def test_a_loras_url_is_told_without_its_query() -> None:
+    job = TextToImage(prompt="a", seed=1, loras=["https://civitai.com/api/download/models/7?token=secret"])
+    told = Provenance(job=job)
+    assert told.record()["loras"][0]["path"] == "https://civitai.com/api/download/models/7"
+    assert "secret" not in told.parameters()
+
+
+def test_a_webp_that_lies_about_its_length_stays_as_it_is() -> None:
+    lying = bytearray(picture(kind="webp"))
+    lying[4:8] = b"\xff\xff\xff\xff"
+    assert embed(bytes(lying), made()) == lying
+
+
 def test_what_is_not_known_is_left_out() -> None:
     assert Provenance(prediction_id="p").record().keys() == {"software", "prediction_id"}
     line = Provenance(prediction_id="p").parameters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from socket import AF_INET
 
@@ -12,9 +13,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from wavespeed_qwen_async._answers import Answer
 from wavespeed_qwen_async._wire import Request
+from wavespeed_qwen_async.emulator.blank import blank_image
 from wavespeed_qwen_async.errors import NotSentError, SubmissionUnknown
-from wavespeed_qwen_async.integrations._ray.orders import Handful, Order, SendOrder
+from wavespeed_qwen_async.integrations._ray.orders import Handful, Order, SaveOrder, SendOrder
 from wavespeed_qwen_async.integrations._ray.worker import LinkError, Worker
+from wavespeed_qwen_async.predictions import Output
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +128,18 @@ async def test_a_lost_answer_is_told_as_unknown(emulator, tmp_path):
     await worker_of(desk, emulator, tmp_path).run()
     assert isinstance(desk.done[1], SubmissionUnknown)
     assert desk.done[1].billed == "unknown"
+
+
+@pytest.mark.parametrize("what", ["send", "save"])
+async def test_a_defect_is_an_end_too(emulator, tmp_path, what):
+    """Else the coordinator would wait for it as long as the worker lives, and the run would never end."""
+    image = base64.b64encode(blank_image(256, 256, "png")).decode()
+    output = Output(url=None, base64=image, prediction_id="p1")
+    order = SendOrder(SUBMIT, "no number") if what == "send" else SaveOrder(output, "\0.png", None)
+    desk = Desk([Order(1, order)])
+    async with asyncio.timeout(60):
+        await worker_of(desk, emulator, tmp_path).run()
+    assert desk.done[1].billed == {"send": "unknown", "save": "yes"}[what]
 
 
 async def test_a_coordinator_that_is_not_there_is_waited_for(emulator, tmp_path, virtual_clock):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from wavespeed_qwen_async import AuthenticationError, ConfigurationError, SubmissionUnknown, TextToImage
 
@@ -65,6 +69,37 @@ async def test_a_list_that_lags_20_s_bills_nothing_twice(session, emulator, acti
     assert all(outcome.ok for outcome in outcomes)
     assert len(emulator.ledger.accepted) == 40
     assert not emulator.ledger.doubles()
+
+
+@pytest.mark.parametrize("lag", [90, 300])
+async def test_a_list_that_is_seen_to_lag_more_than_it_may_proves_no_absence(session, emulator, lag):
+    """Predictions of the session's own that are missing in it show that it is late: a lost one may be, too."""
+    emulator.faults.add("submit", "drop_after", nth=5)
+    emulator.faults.add("list", "lag", seconds=lag)
+    outcomes = [outcome async for outcome in session.stream(jobs(40), max_in_flight=2)]
+    assert not emulator.ledger.doubles()
+    assert len(emulator.ledger.accepted) == 40
+    assert {type(outcome.error) for outcome in outcomes if not outcome.ok} <= {SubmissionUnknown}
+
+
+@pytest.mark.parametrize("item", [{"uuid": "a"}, {"id": 5, "status": "completed"}, None])
+async def test_a_list_whose_items_cannot_be_read_proves_no_absence(opened, item):
+    """Any of them may be what was lost."""
+    sent, began = [], time.time() - now()
+
+    async def answer(request):
+        if request.path != "/api/v3/predictions":
+            sent.append(await request.json())
+            request.transport.close()
+        page = {"code": 200, "message": "success", "data": {"items": [item]}}
+        return web.json_response(page, headers={"Date": formatdate(began + now(), usegmt=True)})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answer)
+    async with TestServer(app) as server, opened(base_url=str(server.make_url(""))) as session:
+        with pytest.raises(SubmissionUnknown):
+            await session.submit(TextToImage(prompt="a fox"))
+    assert len(sent) == 1
 
 
 async def test_a_list_that_is_down_for_good_bills_nothing_twice(session, emulator):

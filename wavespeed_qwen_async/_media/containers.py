@@ -115,7 +115,7 @@ def _text_chunk(keyword: str, text: str) -> bytes:
     try:
         kind, data = b"tEXt", keyword.encode() + b"\0" + text.encode("latin-1")
     except UnicodeEncodeError:
-        kind, data = b"iTXt", keyword.encode() + b"\0\0\0\0\0" + text.encode()
+        kind, data = b"iTXt", keyword.encode() + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 

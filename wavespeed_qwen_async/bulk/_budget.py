@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Prices", "dollars", "micro"]
 
 MICRO = 1_000_000
+_ASKED_EVERY = 600.0  # seconds
+_SOON = 5.0  # seconds
 _ON_THE_PAGES = Price(PRICE_ON_THE_PAGES, source="pages")  # where the API does not tell
 
 
@@ -40,7 +42,7 @@ class Budget:
     """
 
     def __init__(self, limit: float | None, spent: int = 0) -> None:
-        if limit is not None and not limit > 0:
+        if limit is not None and not 0 < limit < float("inf"):
             raise ConfigurationError(f"budget = {limit!r}: give dollars, more than 0")
         self.limit = None if limit is None else micro(limit)
         self.spent = spent
@@ -85,26 +87,32 @@ class Budget:
 
 
 class Prices:
-    """The price of an image, asked once for each kind of job."""
+    """The price of an image, asked now and then for each kind of job: it may change while a long run goes on."""
 
     def __init__(self, session: QwenImageSession) -> None:
         self._session = session
         self._known: dict[tuple[str, str], Price] = {}
+        self._asked: dict[tuple[str, str], float] = {}
 
     async def of(self, job: Job) -> Price:
-        """What an image of this job costs: as the API says, else the figure of its pages.
+        """What an image of this job costs: as the API says or said before, else the figure of its pages.
 
         Raises:
             WaveSpeedError: one after which no submit would succeed either.
         """
-        kind = (job.model_id, str(job.size))
-        price = self._known.get(kind)
-        if price is None:
-            try:
-                price = await self._session.price(job)
-            except FATAL:
-                raise
-            except WaveSpeedError:
-                price = _ON_THE_PAGES
-            self._known[kind] = price
-        return price
+        kind, now = (job.model_id, str(job.size)), asyncio.get_running_loop().time()
+        if now - self._asked.get(kind, float("-inf")) > _ASKED_EVERY:
+            self._asked[kind] = now  # others that come meanwhile go by what was told before
+            self._known[kind] = await self._told(job, self._known.get(kind))
+        return self._known.get(kind, _ON_THE_PAGES)
+
+    async def _told(self, job: Job, before: Price | None) -> Price:
+        """The price as the API tells it now; where one is known, it is not waited for long."""
+        try:
+            async with asyncio.timeout(None if before is None else _SOON):
+                told = await self._session.price(job)
+        except FATAL:
+            raise
+        except (WaveSpeedError, TimeoutError):
+            return before or _ON_THE_PAGES
+        return before if before is not None and told.source == "pages" else told

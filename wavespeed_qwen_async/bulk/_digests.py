@@ -51,8 +51,11 @@ def _source(source: Any) -> str:
         return "sha256:" + hashlib.sha256(source).hexdigest()
     if isinstance(source, (str, os.PathLike)):
         return _file(os.fspath(source))
-    pixels = hashlib.sha256(source.tobytes())  # a PIL image
-    return f"pixels:{source.mode}:{source.size}:{pixels.hexdigest()}"
+    try:
+        pixels = hashlib.sha256(source.tobytes()).hexdigest()  # a PIL image
+    except (OSError, ValueError):  # cut off, or closed: its upload says so, as that job's failure
+        pixels = "unreadable"
+    return f"pixels:{source.mode}:{source.size}:{pixels}"
 
 
 def _file(path: str) -> str:

@@ -1,11 +1,14 @@
-"""A file's name for each output of a job: its own for good, written down before the file is made."""
+"""A file's name for each output of a job: written down before the file is made, its own for good once it is there."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
+
+from wavespeed_qwen_async.names import file_name
 
 from ._rows import Joint, Move
 from ._states import State
@@ -26,7 +29,10 @@ _SUFFIXES = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 
 @dataclass(slots=True, eq=False)
 class Naming(Joint):
-    """Moves a job to ``done`` and answers with its files' names: those of an earlier try, or new ones nobody has."""
+    """Moves a job to ``done`` and answers with its files' names: those of an earlier try, or new ones nobody has.
+
+    The name of a try that left no file is chosen anew: it may be one that the disk does not take.
+    """
 
     row: int
     work: Work
@@ -37,7 +43,7 @@ class Naming(Joint):
     def make(cls, store: Store, changes: Sequence[Self]) -> list[list[str]]:
         """As ``Joint`` has it."""
         known = store.paths_of([naming.row for naming in changes])
-        found = [known[naming.row].split("\n") if naming.row in known else [] for naming in changes]
+        found = [naming.made(known.get(naming.row)) for naming in changes]
         wanted = [
             (naming, names, naming.template(len(names)))
             for naming, names in zip(changes, found, strict=True)
@@ -57,11 +63,16 @@ class Naming(Joint):
         """How many files there are to be."""
         return max(1, len(self.prediction.raw_outputs))
 
+    def made(self, known: str | None) -> list[str]:
+        """The names of an earlier try, up to the first without a file."""
+        names = known.split("\n") if known else []
+        return list(takewhile(lambda name: os.path.lexists(f"{self.work.folder}/{name}"), names))
+
     def template(self, output: int) -> str:
         """The name that the template gives."""
         entry, job = self.entry, self.entry.job
         if job is None:  # a job of which the journal kept no readable inputs
-            return f"{entry.index:06d}-{output}-{self.prediction.id}.img"
+            return file_name(f"{entry.index:06d}-{output}-{self.prediction.id}", ".img")
         ext = _SUFFIXES[job.output_format or "jpeg"]
         return self.work.template.name(job, entry.index, ext, output=output, prediction_id=self.prediction.id)
 

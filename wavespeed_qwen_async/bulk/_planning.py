@@ -19,6 +19,7 @@ from ._home import move_in
 from ._reports import BatchPlan, PlannedPrice
 from ._states import OPEN, State
 from .journal import JOURNAL_NAME, Journal
+from .sources import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,8 @@ async def make_plan(
     address: str,
 ) -> BatchPlan:
     """Read the source against a copy of the journal, ask prices and balance, and add it all up."""
+    if isinstance(source, FileSource):
+        await source.check_apart(folder)
     await source.keep()
     work = await _copied(folder)
     try:

@@ -26,6 +26,10 @@ class ResultsFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         self.size = min(size, os.fstat(self._file).st_size)
         os.ftruncate(self._file, self.size)
+        if 0 < self.size < size:  # cut off by another hand, or copied while it grew: the next line is a line of its own
+            os.lseek(self._file, self.size - 1, os.SEEK_SET)
+            if os.read(self._file, 1) != b"\n":
+                self.size += os.write(self._file, b"\n")
         os.lseek(self._file, self.size, os.SEEK_SET)
 
     def append(self, lines: Iterable[dict[str, Any]]) -> int:

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 # Errors of this machine: every further image would end the same way, so nothing more is paid.
 _OWN_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR})
+_OWN_DISK |= {errno.ENAMETOOLONG}  # eCryptfs, as on many a NAS, takes 143 bytes
 _AT_AN_END = (PredictionFailed, ResultUnavailable, ContentFlaggedError)
 
 
@@ -80,6 +81,10 @@ class Steps:
             await self._not_sent(flight, entry, None)
         except WaveSpeedError as error:
             await self._not_sent(flight, entry, error)
+        except Exception as error:  # noqa: BLE001 - as in `_finish`; what was sent is looked for by the next run
+            self._work.stop(error)
+            entry.withdrawn = True
+            self._land(flight, entry)
         finally:
             entry.task = None
 
@@ -378,7 +383,8 @@ class _Witness:
 def _as_columns(error: WaveSpeedError) -> dict[str, Any]:
     return {
         "kind": type(error).__name__,
-        "error": error.message,
+        # It may name a file whose name is no UTF-8, which SQLite would not take.
+        "error": error.message.encode("utf-8", "replace").decode(),
         "billed": error.billed,
         "transient": int(error.transient),
     }

@@ -141,7 +141,11 @@ class Store:
         """These places hold the jobs of these lines."""
         self._database.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?)", (start, count, digest))
 
-    def _break_block(self, position: int) -> None:
+    def _leave(self, row: int) -> None:
+        """The blocks that hold the job's place no longer stand for the lines that they were matched with."""
+        _, position = self.state(row)
+        if position is None:
+            return
         self._database.execute(
             "DELETE FROM blocks WHERE start > ? AND start <= ? AND start + count > ?",
             (position - _LARGEST_BLOCK, position, position),
@@ -204,15 +208,14 @@ class Store:
 
     def place(self, row: int, position: int | None, line: int | None, mark: bytes) -> None:
         """The job stands at another line, as ``mark``."""
-        (before,) = self._database.execute("SELECT position FROM jobs WHERE id = ?", (row,)).fetchone()
-        if before is not None:
-            self._break_block(before)
+        self._leave(row)
         self._database.execute(
             "UPDATE jobs SET position = ?, line = ?, mark = ? WHERE id = ?", (position, line, mark, row)
         )
 
     def displace(self, row: int) -> None:
         """The source no longer has the job where it was."""
+        self._leave(row)
         self._database.execute("UPDATE jobs SET position = NULL WHERE id = ?", (row,))
 
     def again(self, row: int) -> None:
@@ -332,8 +335,9 @@ class Store:
 
     def claim_name(self, name: str, row: int) -> bool:
         """Make a file name the job's own, unless it is another's. Upper and lower case are the same on many disks."""
-        claimed = self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?)", (name.casefold(), row)).rowcount
-        return claimed == 1
+        self._database.execute("INSERT OR IGNORE INTO files VALUES (?, ?)", (name.casefold(), row))
+        question = "SELECT row FROM files WHERE name = ?"
+        return bool(self._database.execute(question, (name.casefold(),)).fetchone()[0] == row)
 
     def claim_names(self, names: Sequence[tuple[str, int]]) -> bool:
         """Make file names their jobs' own, if not one of them is another's or wanted twice; else none of them."""

@@ -21,7 +21,7 @@ from ._run import Run
 from ._states import OPEN, State
 from ._work import Options, Tally
 from .journal import Journal
-from .sources import SourceChunk, read_source
+from .sources import FileSource, SourceChunk, read_source
 
 if TYPE_CHECKING:
     import os
@@ -153,8 +153,8 @@ class Batch:
 
         Raises:
             JournalError: the folder is in use, the journal damaged or of a newer release, the disk full or read-only.
-            ConfigurationError: the source can't be read, or changed while it was read; or the folder holds a run at
-                another API.
+            ConfigurationError: the source can't be read, or changed while it was read, or is the folder itself; or the
+                folder holds a run at another API.
             InvalidJobError: with ``strict``, a line is no job.
             WaveSpeedError: every further job would fail as well: a wrong key, no connection, endless refusals. As with
                 all of these, what was paid is collected first where that is possible, and the next run goes on.
@@ -164,6 +164,8 @@ class Batch:
         loop = asyncio.get_running_loop()
         self._state, self._began, self._after, self._errors = "running", loop.time(), None, []
         try:
+            if isinstance(self._source, FileSource):
+                await self._source.check_apart(self._folder)
             if self._strict:
                 await self._check_all()
             journal = await Journal.open(self._folder)

@@ -238,6 +238,20 @@ class FileSource:
         """Raise ConfigurationError if the file is no more what it was when its reading began."""
         await self._workers.run(self._check_unchanged)
 
+    async def check_apart(self, folder: Path) -> None:
+        """Raise ConfigurationError if ``folder``, where the images go, is the one that they are made of."""
+        if await self._workers.run(self._is, folder):
+            raise ConfigurationError(
+                f"{self.name}: the images would be put among their sources, and the next run would edit and pay them "
+                "as well: choose another folder. Nothing was sent"
+            )
+
+    def _is(self, folder: Path) -> bool:
+        try:
+            return self._path.samefile(folder)
+        except OSError:  # one of them is not there
+            return False
+
     async def close(self) -> None:
         self._workers.close()
 

@@ -94,7 +94,13 @@ async def _save(run: Run, output: Output, path: Path) -> None:
 
 
 def _name(output: Output) -> str:
-    """A file name of what the URL ends in; nothing of a path or of a shell may be in it."""
+    """A file name of what the URL ends in: an image's, with nothing of a path or of a shell in it, and not too long."""
+    from wavespeed_qwen_async.names import file_name  # noqa: PLC0415 - heavy, and --help needs none of it
+
+    from .targets import ENDINGS  # noqa: PLC0415 - see above
+
     last = urlsplit(output.url or "").path.rpartition("/")[2]
-    name = "".join(c for c in last if c.isalnum() or c in "._-").lstrip(".-")
-    return name or f"{output.prediction_id or 'image'}-{output.index}.jpg"
+    stem, dot, ending = "".join(c for c in last if c.isalnum() or c in "._-").lstrip(".-").rpartition(".")
+    if f".{ending.lower()}" in ENDINGS and stem:
+        return file_name(stem, dot + ending)
+    return file_name(f"{output.prediction_id or stem or ending or 'image'}-{output.index}", ".jpg")

@@ -13,9 +13,10 @@ from wavespeed_qwen_async.errors import InvalidJobError
 if TYPE_CHECKING:
     from wavespeed_qwen_async import Job
 
-__all__ = ["Target", "check_room", "format_of", "name_of", "slug"]
+__all__ = ["ENDINGS", "Target", "check_room", "format_of", "name_of", "slug"]
 
-_ENDINGS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
+ENDINGS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
+"""The ending of an image's file, and its format."""
 _ROOM = 8 * 2**20
 """Bytes that an image may need: a noisy PNG of 1536 x 1536 pixels."""
 _SLUG = 40
@@ -29,7 +30,7 @@ def format_of(out: Path | None, asked: str | None) -> str | None:
     """
     if out is None or _is_folder(out):
         return asked
-    by_name = _ENDINGS.get(out.suffix.lower())
+    by_name = ENDINGS.get(out.suffix.lower())
     if by_name is None:
         raise InvalidJobError(f"--out {out}: end the file's name in .jpg, .png or .webp, or give a folder")
     if asked is not None and asked != by_name:

@@ -10,6 +10,7 @@ from wavespeed_qwen_async._stream import FATAL
 from wavespeed_qwen_async.bulk._budget import Prices
 from wavespeed_qwen_async.errors import PredictionFailed, WaveSpeedError
 from wavespeed_qwen_async.models import as_job
+from wavespeed_qwen_async.names import file_name
 from wavespeed_qwen_async.provenance import Provenance
 
 from .orders import SaveOrder
@@ -113,7 +114,7 @@ class Maker:
         output = prediction.outputs[0]
         if self._landing is None:
             return await self._session.read_output(output)
-        name = f"{prediction.id}.{_SUFFIXES[job.output_format or 'jpeg']}"
+        name = file_name(prediction.id, f".{_SUFFIXES[job.output_format or 'jpeg']}")
         provenance = Provenance.of(prediction, output=output.index, price=price)
         await self._landing.save(self._session._media, SaveOrder(output, name, provenance))  # noqa: SLF001
         return name

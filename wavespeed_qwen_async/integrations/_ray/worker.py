@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wavespeed_qwen_async._answers import Answer
 from wavespeed_qwen_async._tasks import Tasks
-from wavespeed_qwen_async.errors import NotSentError, WaveSpeedError
+from wavespeed_qwen_async.errors import DownloadError, NotSentError, SubmissionUnknown, WaveSpeedError
 from wavespeed_qwen_async.limits import Limits
 from wavespeed_qwen_async.session import QwenImageSession
 
@@ -168,6 +168,9 @@ class Worker:
                 await self._landing.save(self._session._media, order.what)  # noqa: SLF001 - of this house
         except WaveSpeedError as error:
             end = error
+        except Exception as error:
+            _logger.exception("an order ended by a defect")
+            end = _by_a_defect(order, error)
         finally:
             self._held -= 1
         cause = end.__cause__ if isinstance(end, WaveSpeedError) else None
@@ -194,6 +197,16 @@ class Worker:
         return Answer(
             answer.status, {key: answer.headers[key] for key in _KEPT_HEADERS if key in answer.headers}, answer.body
         )
+
+
+def _by_a_defect(order: Order, error: Exception) -> WaveSpeedError:
+    """An end all the same: the coordinator would wait for ever, as long as this worker lives."""
+    text = f"unexpected {type(error).__name__} on a worker"
+    if isinstance(order.what, SendOrder):
+        return SubmissionUnknown(f"{text}: it may have been accepted")
+    return DownloadError(
+        f"{text}; the image is paid and kept for 7 days", prediction_id=order.what.output.prediction_id or None
+    )
 
 
 def _tell_of_the_late(ended: list[Done]) -> None:
