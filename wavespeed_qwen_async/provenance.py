@@ -114,7 +114,7 @@ class Provenance:
             pairs["Size"] = f"{width}x{height}"
         pairs["Model"] = self.model
         for number, lora in enumerate(job.loras or () if job else ()):
-            pairs[f"Lora {number}"] = _without_query(lora.path)
+            pairs[f"Lora {number}"] = without_query(lora.path)
             pairs[f"Lora {number} scale"] = lora.scale
         pairs["Prediction"] = self.prediction_id
         if self.price is not None:
@@ -197,7 +197,7 @@ def _fitting_exif(text: str, record: dict[str, Any], orientation: int) -> bytes:
 
 
 def _job_record(job: Job) -> dict[str, Any]:
-    loras = [{"path": _without_query(lora.path), "scale": lora.scale} for lora in job.loras or ()]
+    loras = [{"path": without_query(lora.path), "scale": lora.scale} for lora in job.loras or ()]
     record: dict[str, Any] = {
         "prompt": job.prompt,
         "seed": job.seed,
@@ -212,11 +212,11 @@ def _job_record(job: Job) -> dict[str, Any]:
 
 def _source_name(source: Any) -> str:
     if isinstance(source, str) and is_url(source):
-        return _without_query(source)
+        return without_query(source)
     return PurePath(source).name if isinstance(source, str | PurePath) else f"({type(source).__name__})"
 
 
-def _without_query(place: str) -> str:
+def without_query(place: str) -> str:
     """A query may carry a signature or somebody's token, and images are given away."""
     return place.partition("?")[0] if is_url(place) else place
 

@@ -109,6 +109,17 @@ async def test_without_a_price_from_the_api_the_pages_figure_stands(opened, writ
     assert plan.prices[0].source == "pages"
 
 
+@pytest.mark.parametrize("price", [0.0, -0.025])
+async def test_a_price_of_nothing_voids_no_budget(opened, write, folder, emulator, price):
+    emulator.service.account._price = price
+    async with opened() as session:
+        batch = Batch(write(*prompts(8)), folder, session, budget=0.1)
+        async for _ in batch.run():
+            pass
+    assert batch.summary().stopped == "budget"
+    assert len(emulator.ledger.accepted) == 4
+
+
 async def test_a_price_that_changes_on_the_way_counts_from_then_on(opened, write, folder, emulator):
     """At two a minute fifty take 25 minutes."""
     async with opened(limits=Limits(max_per_minute=2, max_in_flight=2)) as session:

@@ -93,6 +93,21 @@ def test_prompts_and_loras_are_told_once(tmp_path):
     assert [(item["p"], item["l"]) for item in data["items"]] == [(0, [[0, 1]])] * 3
 
 
+def test_a_page_tells_no_query_of_a_url(tmp_path):
+    """It may be somebody's token or a signature, and pages are given away."""
+    inputs = {
+        "prompt": "one",
+        "loras": [{"path": "https://civitai.com/api/download/models/7?token=secret", "scale": 1}],
+        "image": "https://example.com/fox.jpg?signature=secret",
+    }
+    write(tmp_path, [failed(0, inputs=inputs)])
+    _, page = made(tmp_path)
+    data = data_of(page)
+    assert data["loras"] == ["https://civitai.com/api/download/models/7"]
+    assert data["items"][0]["r"] == ["https://example.com/fox.jpg"]
+    assert "secret" not in page
+
+
 def test_the_report_counts(tmp_path):
     picture(tmp_path / "0.png")
     write(tmp_path, [line(0), line(1), failed(2)])

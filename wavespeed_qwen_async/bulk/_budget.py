@@ -97,6 +97,8 @@ class Prices:
     async def of(self, job: Job) -> Price:
         """What an image of this job costs: as the API says or said before, else the figure of its pages.
 
+        That stands in for a price of nothing as well.
+
         Raises:
             WaveSpeedError: one after which no submit would succeed either.
         """
@@ -115,4 +117,6 @@ class Prices:
             raise
         except (WaveSpeedError, TimeoutError):
             return before or _ON_THE_PAGES
+        if not told.amount > 0:  # no budget would hold by it
+            return _ON_THE_PAGES
         return before if before is not None and told.source == "pages" else told

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from wavespeed_qwen_async.errors import ConfigurationError
+from wavespeed_qwen_async.provenance import without_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ def payload(
     for place, entry in enumerate(entries):
         item = _told(entry) | _shown(pictures.get(entry.file or ""), sources.get(place))
         item["p"] = prompts.place(entry.prompt)
-        item["l"] = [[loras.place(path), scale] for path, scale in entry.loras]
+        item["l"] = [[loras.place(without_query(path)), scale] for path, scale in entry.loras]
         items.append({name: value for name, value in item.items() if value not in (None, "", [], ())})
     return {"prompts": prompts.values, "loras": loras.values, "items": items}
 
@@ -102,7 +103,7 @@ def _told(entry: Entry) -> dict[str, Any]:
         "d": entry.seed,
         "z": entry.size,
         "o": entry.output_format,
-        "r": entry.sources,
+        "r": [without_query(source) for source in entry.sources],
         "c": entry.price,
         "n": entry.seconds,
         "a": None if entry.created is None else round(entry.created * 1000),
