@@ -202,7 +202,7 @@ class QwenImageSession:
 
     async def edit(
         self,
-        image: ImageSource | Prediction | Output | Sequence[ImageSource],
+        image: ImageSource | Prediction | Output | Sequence[ImageSource | Prediction | Output],
         prompt: str,
         *,
         size: SizeLike | None = None,
@@ -216,7 +216,8 @@ class QwenImageSession:
     ) -> Prediction:
         """Change an image; the parameters are those of :class:`Edit`, ``timeout`` as in :meth:`result`.
 
-        ``image`` may also be a finished prediction or one of its outputs, and a list for the models that take several.
+        ``image`` may also be a finished prediction or one of its outputs, and a list of these for the models that take
+        several.
 
         Raises:
             InvalidJobError: names the field, the value and the fix; nothing was sent.

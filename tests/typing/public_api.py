@@ -33,6 +33,7 @@ async def one() -> None:
         assert_type(await image.save("fox.jpg"), Path)
         await session.edit("fox.jpg", "make it snow", loras=[("owner/ink", 0.5), Lora(path="o/n")], size="512*512")
         await session.edit(image, "make it night", seed=7, output_format="png")
+        await session.edit([image, image.outputs[0], "fox.jpg"], "both on one sofa", model="edit-plus-lora")
         prediction = await session.submit(TextToImage(prompt="..."))
         assert_type(await session.result(prediction, timeout=120), Prediction)
         await session.result("abc123", timeout=timedelta(minutes=2))
@@ -68,3 +69,11 @@ async def many() -> None:
         assert_type(await session.upload(b"..."), str)
         assert_type(await session.delete("a", "b"), int)
     QwenImageSession(tier=AccountTier.GOLD)
+
+
+def as_people_write_them() -> None:
+    """A job takes for a size, a LoRA and a model what its docstring says, also to a type checker."""
+    TextToImage(prompt="x", size="1024*1024", loras=["owner/ink:0.8", ("owner/oil", 0.5), {"path": "o/n", "scale": 1}])
+    TextToImage(prompt="x", size=(1024, 1024), loras=(Lora(path="owner/ink"),), seed=7, output_format="png")
+    Edit(prompt="y", image="fox.jpg", size=Size(width=512, height=512), loras=["owner/ink"])
+    Edit(prompt="y", images=["fox.jpg", b"...", Path("a.png")], model="edit-plus-lora", enable_base64_output=True)
