@@ -1,4 +1,4 @@
-"""The public face as a user would write it; mypy strict reads this, nothing runs it."""
+"""The public face as a user would write it; mypy strict and pyright read this, nothing runs it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from wavespeed_qwen_async import (
     Timeout,
     WaveSpeedError,
 )
+from wavespeed_qwen_async.integrations.redis import RedisLimits
+from wavespeed_qwen_async.limits import Limiter
 
 
 async def one() -> None:
@@ -54,11 +56,11 @@ async def many() -> None:
     async with session:
         async for outcome in session.stream(jobs, ordered=True, max_in_flight=5):
             assert_type(outcome, Outcome)
+            assert_type(outcome.error, WaveSpeedError | None)
             if outcome.ok:
                 assert_type(outcome.unwrap(), Prediction)
             elif isinstance(outcome.error, SubmissionUnknown):
                 assert_type(outcome.error.prediction_id, str | None)
-            assert_type(outcome.error, WaveSpeedError | None)
         async with aclosing(session.stream(jobs)) as outcomes:
             async for outcome in outcomes:
                 assert_type(outcome, Outcome)
@@ -69,6 +71,13 @@ async def many() -> None:
         assert_type(await session.upload(b"..."), str)
         assert_type(await session.delete("a", "b"), int)
     QwenImageSession(tier=AccountTier.GOLD)
+
+
+def shared(redis: RedisLimits) -> None:
+    """A session takes any limiter: ours, Redis', and one that somebody wrote."""
+    QwenImageSession(limits=redis)
+    limiter: Limiter = Limits.for_tier("gold")
+    QwenImageSession(limits=limiter)
 
 
 def as_people_write_them() -> None:
