@@ -232,7 +232,9 @@ def as_job(value: Job | Mapping[str, Any]) -> Job:
         raise InvalidJobError(f"a job is a TextToImage, an Edit or a mapping, not {type(value).__name__}")
     model = _short_model(value.get("model"))
     if isinstance(model, str) and model not in _MODELS:
-        raise InvalidJobError(f"model = {model!r}: there is no such model, known are {', '.join(_MODELS)}", field="model")
+        raise InvalidJobError(
+            f"model = {model!r}: there is no such model, known are {', '.join(_MODELS)}", field="model"
+        )
     edits = isinstance(model, str) and model.startswith("edit")
     kind: type[Job] = Edit if edits or "image" in value or "images" in value else TextToImage
     try:

@@ -323,7 +323,8 @@ def test_a_mapping_with_an_image_is_an_edit_and_others_are_no_jobs():
 def test_no_name_is_offered_that_means_something_else():
     """Other services know negative prompts; whoever takes up 'did you mean' must not lose the prompt by it."""
     message = str(refused(prompt="x", negative_prompt="blurry"))
-    assert "'negative_prompt'" in message and "known are model, prompt" in message
+    assert "'negative_prompt'" in message
+    assert "known are model, prompt" in message
 
 
 @pytest.mark.parametrize("job", [{"prompt": "x"}, {"prompt": "x", "image": URL}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
 
 from wavespeed_qwen_async import (
     AccountTier,
@@ -24,8 +24,10 @@ from wavespeed_qwen_async import (
     Timeout,
     WaveSpeedError,
 )
-from wavespeed_qwen_async.integrations.redis import RedisLimits
-from wavespeed_qwen_async.limits import Limiter
+
+if TYPE_CHECKING:
+    from wavespeed_qwen_async.integrations.redis import RedisLimits
+    from wavespeed_qwen_async.limits import Limiter
 
 
 async def one() -> None:
