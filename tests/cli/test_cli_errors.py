@@ -208,6 +208,18 @@ def test_every_error_has_an_exit_code():
     assert list(MEANINGS) == list(Exit)
 
 
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_streams_end_nothing(wavespeed_emulator, tmp_path, closed):
+    """As daemons, cron and ``>&-`` have them: the image is paid, saved, and the command ends well."""
+    ended = finished(child("generate", "a fox", "-o", "fox.jpg", "--sync", preexec_fn=lambda: os.close(closed)))
+    assert (ended.code, ended.err) == (0, "")
+    assert (tmp_path / "fox.jpg").exists()
+
+
+def test_what_is_wrong_is_told_by_the_code_where_nobody_hears_it():
+    assert finished(child("generate", " ", preexec_fn=lambda: os.close(2), env={"WAVESPEED_API_KEY": "key"})).code == 2
+
+
 def test_control_characters_of_a_server_stay_out_of_the_terminal(command, wavespeed_emulator):
     wavespeed_emulator.faults.add("balance", "status", status=400, message="\x1b[2J\x07gone\nTraceback")
     line = command("balance").err
