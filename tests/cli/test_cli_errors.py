@@ -92,6 +92,11 @@ def test_no_credits(command, wavespeed_emulator):
         (["generate", "a fox", "--sise", "512x512"], ["--sise", "--size"]),
         (["genrate", "a fox"], ["genrate", "generate"]),
         (["delete", "some-id"], ["--yes"]),
+        (["batch", "."], ["folder of images", "--prompt"]),
+        (["batch", ".", "--prompt", "snow", "--out", "fox.png"], ["--out fox.png", "give a folder"]),
+        (["sweep", "a fox", "--out", "fox.png", "--yes"], ["--out fox.png", "give a folder"]),
+        (["generate", "a fox", "-o", "fox.png/new.jpg"], ["fox.png", "give a folder"]),
+        (["price", "--model", "flux"], ["flux", "text-to-image-lora", "edit-lora"]),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
 )
