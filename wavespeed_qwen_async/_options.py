@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from ._inputs import is_url
 from ._transport import Timeout
 from .errors import ConfigurationError, InvalidJobError
 from .limits import AccountTier, Limiter, Limits
@@ -22,7 +23,9 @@ __all__ = [
     "checked_on_unknown",
     "checked_wait",
     "chosen_limits",
+    "id_of",
     "made",
+    "output_of",
     "seconds",
     "sources_of",
 ]
@@ -62,6 +65,24 @@ def _as_source(image: Any) -> Any:
     if isinstance(image, Output):
         return image.url or image.decoded()
     return image
+
+
+def id_of(prediction: Prediction | str) -> str:
+    """The id of a prediction, of itself or as it is."""
+    if not isinstance(prediction, Prediction | str) or not prediction:
+        raise ConfigurationError(f"prediction = {prediction!r}: give a prediction or its id")
+    return prediction.id if isinstance(prediction, Prediction) else prediction
+
+
+def output_of(what: Output | str) -> Output:
+    """An output, or what is behind an output's URL."""
+    if isinstance(what, Output):
+        return what
+    if not is_url(what):
+        raise ConfigurationError(
+            f"{what!r} is no URL of an output: of a prediction's id, session.result(id) gives what can be saved"
+        )
+    return Output(url=what)
 
 
 def seconds(timeout: float | timedelta | None) -> float | None:

@@ -309,9 +309,9 @@ class Prediction(BaseModel):
         """
         outputs = self.outputs
         if len(outputs) != 1:
+            todo = "save each of `outputs` by itself" if self.settled else "await it first, by session.result()"
             raise DownloadError(
-                f"prediction {self.id} is {self.status} with {len(outputs)} images: save each of `outputs` by itself",
-                prediction_id=self.id,
+                f"prediction {self.id} is {self.status} with {len(outputs)} images: {todo}", prediction_id=self.id
             )
         return await outputs[0].save(path)
 

@@ -9,7 +9,7 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
-from . import _account
+from . import _account, _options
 from ._api import Api
 from ._engine import Engine
 from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
@@ -271,8 +271,7 @@ class QwenImageSession:
             WaveSpeedError: it could not be asked for.
         """
         self._engine.check_open()
-        if not isinstance(prediction, Prediction | str) or not prediction:
-            raise ConfigurationError(f"prediction = {prediction!r}: give a prediction or its id")
+        _options.id_of(prediction)
         job = prediction.job if isinstance(prediction, Prediction) else None
         return await self._engine.result(prediction, seconds(timeout), job)
 
@@ -336,8 +335,7 @@ class QwenImageSession:
         self._engine.check_open()
         if isinstance(what, Prediction):
             return await what.bound(None, self).save(path)
-        output = Output(url=what) if isinstance(what, str) else what
-        return await self.save_output(output, path)
+        return await self.save_output(_options.output_of(what), path)
 
     async def save_output(self, output: Output, path: str | os.PathLike[str]) -> Path:
         """What ``Output.save`` does: the image is saved with its making written into it, its pixels untouched."""
@@ -355,14 +353,14 @@ class QwenImageSession:
 
     # --- the account --------------------------------------------------------------------------------------------------
 
-    async def prediction(self, prediction_id: str) -> Prediction:
-        """A prediction as it stands now, failed ones too; ``result`` awaits its end.
+    async def prediction(self, prediction_id: Prediction | str) -> Prediction:
+        """A prediction, by itself or by its id, as it stands now, failed ones too; ``result`` awaits its end.
 
         Raises:
             NotFoundError: the API does not know it, or no longer.
         """
         self._engine.check_open()
-        return (await _account.prediction(self._api, prediction_id)).bound(None, self)
+        return (await _account.prediction(self._api, _options.id_of(prediction_id))).bound(None, self)
 
     async def predictions(
         self,
@@ -384,8 +382,8 @@ class QwenImageSession:
     async def delete(self, *predictions: Prediction | str) -> int:
         """Remove records of predictions; gives how many were. It neither stops nor refunds a running one."""
         self._engine.check_open()
-        ids = [item.id if isinstance(item, Prediction) else item for item in predictions]
-        return await _account.delete(self._api, ids)
+        ids = [_options.id_of(item) for item in predictions]
+        return await _account.delete(self._api, ids) if ids else 0
 
     async def balance(self) -> float:
         """The account's balance in USD."""
