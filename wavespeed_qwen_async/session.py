@@ -14,7 +14,6 @@ from ._api import Api
 from ._engine import Engine
 from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
 from ._origin import DEFAULT_BASE_URL
-from ._retry import Retry
 from ._stream import Flow
 from ._tasks import Tasks
 from ._transport import Transport
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from ._answers import Price
     from ._inputs import ImageSource, LoraLike, SizeLike
     from ._options import WaitMode
+    from ._retry import Retry
     from ._transport import Timeout
     from .limits import AccountTier, Limiter
     from .models import EditModel, Job, OutputFormat, TextToImageModel
@@ -121,8 +121,8 @@ class QwenImageSession:
             client_session=client_session,
         )
         self._limits = chosen_limits(limits, tier, max_per_minute, max_in_flight)
-        self._api = Api(transport, self._limits, retry=retry or Retry(), rng=rng)
-        self._media = Media(self._api, self._tasks, nsfw=nsfw, **(media or {}))
+        self._api = Api(transport, self._limits, retry=_options.checked_retry(retry), rng=rng)
+        self._media = Media(self._api, self._tasks, nsfw=nsfw, **_options.checked_media(media))
         self._engine = Engine(
             self._api,
             self._media,

@@ -462,6 +462,9 @@ async def test_a_sync_submit_that_is_already_finished_holds_no_slot(opened):
         ({"wait": "webhook"}, "webhooks="),
         ({"nsfw": "blur"}, "nsfw"),
         ({"max_per_minute": 0}, "max_per_minute"),
+        ({"retry": 3}, "retry = 3: give a Retry"),
+        ({"media": {"autorotat": True}}, "'autorotat', known are check_urls, fit, autorotate"),
+        ({"media": {"nsfw": "fail"}}, "media: there is no option 'nsfw'"),
     ],
 )
 def test_bad_options_name_themselves(options, named):
