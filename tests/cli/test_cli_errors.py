@@ -92,6 +92,7 @@ def test_no_credits(command, wavespeed_emulator):
         (["generate", "a fox", "--sise", "512x512"], ["--sise", "--size"]),
         (["genrate", "a fox"], ["genrate", "generate"]),
         (["delete", "some-id"], ["--yes"]),
+        (["batch", "-"], ["-: ", "save it to a file"]),
         (["batch", "."], ["folder of images", "--prompt"]),
         (["batch", ".", "--prompt", "snow", "--out", "fox.png"], ["--out fox.png", "give a folder"]),
         (["sweep", "a fox", "--out", "fox.png", "--yes"], ["--out fox.png", "give a folder"]),

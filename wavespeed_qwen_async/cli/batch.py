@@ -139,6 +139,10 @@ def _check(source: Path, out: Path, *, prompt: str | None, dry_run: bool) -> Non
 
     from .targets import check_room  # noqa: PLC0415
 
+    if source.name == "-" or source.is_fifo():
+        raise InvalidJobError(
+            f"{source}: a batch reads its source again when it goes on: save it to a file, as jobs.jsonl"
+        )
     if not source.exists():
         raise InvalidJobError(f"{source}: no such file or folder")
     if source.is_dir() and prompt is None:
