@@ -33,6 +33,7 @@ def types(session: nox.Session) -> None:
     session.install(".[dev]")
     session.run("mypy", "--strict", "wavespeed_qwen_async")
     session.run("mypy", "--strict", "tests/typing")
+    session.run("pyright", "tests/typing")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "wavespeed_qwen_async")
 
 

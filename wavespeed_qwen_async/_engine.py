@@ -76,18 +76,18 @@ class Engine:
         self._slots: dict[str, Slot] = {}
         self._ends: OrderedDict[str, Prediction | WaveSpeedError] = OrderedDict()
         self._secret = asyncio.Lock()
-        self._open = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # while open
 
     async def open(self) -> None:
         """Begin."""
         await self.api.transport.open()
-        self._open = True
+        self._loop = asyncio.get_running_loop()
         if self._webhooks is not None:
             self._webhooks.attach(self.keeper.push)
 
     async def close(self, grace: float) -> None:
         """End: submits under way get ``grace`` seconds to tell the ids of what they paid; then nothing is left."""
-        self._open = False
+        self._loop = None
         if self._webhooks is not None:
             self._webhooks.detach(self.keeper.push)
         try:
@@ -101,9 +101,13 @@ class Engine:
             await self.api.transport.close()
 
     def check_open(self) -> None:
-        """Raise SessionClosedError where it is not."""
-        if not self._open:
+        """Raise SessionClosedError where it is not, or on another event loop, where its sockets and timers are."""
+        if self._loop is None:
             raise SessionClosedError("the session is not open: use it inside 'async with QwenImageSession(...)'")
+        if self._loop is not asyncio.get_running_loop():
+            raise SessionClosedError(
+                "the session was opened on another event loop: open one on this loop, or keep one asyncio.run() for all"
+            )
 
     def drawn(self, job: Job | Mapping[str, Any]) -> Job:
         """The job as it will be sent: its seed concrete, and held by the server where the session waits that way."""

@@ -70,7 +70,7 @@ def _unknown_name(name: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - wanted by few
 
     known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return f"unknown parameter {name!r}: {hint}"
 

@@ -7,22 +7,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from ._inputs import is_url
+from ._retry import Retry
 from ._transport import Timeout
 from .errors import ConfigurationError, InvalidJobError
 from .limits import AccountTier, Limiter, Limits
+from .media import Media
 from .models import Job, invalid_job, takes_several
 from .predictions import Output, Prediction
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .webhooks import WebhookReceiver
 
 __all__ = [
     "WaitMode",
     "as_timeout",
+    "checked_media",
     "checked_on_unknown",
+    "checked_retry",
     "checked_wait",
     "chosen_limits",
+    "id_of",
     "made",
+    "output_of",
     "seconds",
     "sources_of",
 ]
@@ -64,6 +73,24 @@ def _as_source(image: Any) -> Any:
     return image
 
 
+def id_of(prediction: Prediction | str) -> str:
+    """The id of a prediction, of itself or as it is."""
+    if not isinstance(prediction, Prediction | str) or not prediction:
+        raise ConfigurationError(f"prediction = {prediction!r}: give a prediction or its id")
+    return prediction.id if isinstance(prediction, Prediction) else prediction
+
+
+def output_of(what: Output | str) -> Output:
+    """An output, or what is behind an output's URL."""
+    if isinstance(what, Output):
+        return what
+    if not is_url(what):
+        raise ConfigurationError(
+            f"{what!r} is no URL of an output: of a prediction's id, session.result(id) gives what can be saved"
+        )
+    return Output(url=what)
+
+
 def seconds(timeout: float | timedelta | None) -> float | None:
     """Seconds of what may be a timedelta; None stays None."""
     if timeout is None:
@@ -89,6 +116,22 @@ def checked_wait(wait: str, webhooks: WebhookReceiver | None) -> WaitMode:
     if wait == "webhook" and webhooks is None:
         raise ConfigurationError("wait = 'webhook': pass webhooks=WebhookReceiver(...), mounted in your application")
     return wait  # type: ignore[return-value]  # just checked
+
+
+def checked_media(media: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of `Media`, if there are such; ``nsfw`` is the session's own."""
+    known = [name for name in Media.__init__.__kwdefaults__ or () if name != "nsfw"]
+    for name in media or ():
+        if name not in known:
+            raise ConfigurationError(f"media: there is no option {name!r}, known are {', '.join(known)}")
+    return dict(media or {})
+
+
+def checked_retry(retry: Retry | None) -> Retry:
+    """How long to keep trying. A number, as others count attempts, would only fail in the first trouble."""
+    if not isinstance(retry, Retry | None):
+        raise ConfigurationError(f"retry = {retry!r}: give a Retry(...), which counts seconds and not attempts")
+    return retry or Retry()
 
 
 def checked_on_unknown(on_unknown: str) -> bool:

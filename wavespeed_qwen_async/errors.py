@@ -167,7 +167,7 @@ class BudgetError(WaveSpeedError):
 
 
 class SessionClosedError(WaveSpeedError):
-    """The session is closed, or was never entered."""
+    """The session is closed, was never entered, or was opened on another event loop."""
 
 
 class RequestError(WaveSpeedError):

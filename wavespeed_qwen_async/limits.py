@@ -123,11 +123,12 @@ class Limiter(Protocol):
         """Whether these figures are a guess."""
         ...
 
-    async def acquire(self) -> Slot:
+    # Coroutines by their type, not by `async def`: to pyright, such a one only fits another of its kind.
+    def acquire(self) -> Coroutine[Any, Any, Slot]:
         """Take a place among the tasks in flight."""
         ...
 
-    async def start(self, *, again: bool = False) -> Send:
+    def start(self, *, again: bool = False) -> Coroutine[Any, Any, Send]:
         """Wait for permission to send once, before those who have not sent yet if it is sent `again`."""
         ...
 

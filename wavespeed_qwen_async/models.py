@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -14,6 +14,8 @@ from .errors import InvalidJobError
 if TYPE_CHECKING:
     import random
     from typing import Self
+
+    from ._inputs import ImageSource, LoraLike, SizeLike
 
 __all__ = [
     "MAX_LORAS",
@@ -41,6 +43,7 @@ MAX_IMAGES = 3
 TextToImageModel = Literal["text-to-image-lora", "text-to-image", "text-to-image-2512-lora"]
 EditModel = Literal["edit-lora", "edit", "edit-plus", "edit-plus-lora", "edit-2511", "edit-2511-lora"]
 OutputFormat = Literal["jpeg", "png", "webp"]
+_MODELS: tuple[str, ...] = (*get_args(TextToImageModel), *get_args(EditModel))
 
 
 class LargeSizeWarning(UserWarning):
@@ -128,6 +131,21 @@ class TextToImage(Job):
 
     model: Annotated[TextToImageModel, BeforeValidator(_short_model)] = "text-to-image-lora"
 
+    if TYPE_CHECKING:  # pydantic tells checkers what a field holds, not all that it is read from
+
+        def __init__(
+            self,
+            *,
+            prompt: str,
+            size: SizeLike | None = None,
+            loras: Sequence[LoraLike] | None = None,
+            seed: int | None = None,
+            output_format: OutputFormat | None = None,
+            enable_sync_mode: bool | None = None,
+            enable_base64_output: bool | None = None,
+            model: TextToImageModel = "text-to-image-lora",
+        ) -> None: ...
+
     @model_validator(mode="after")
     def _warn_of_large_size(self) -> Self:
         if self.size and max(self.size.width, self.size.height) > 1024:  # noqa: PLR2004 - the page's own prose
@@ -158,6 +176,23 @@ class Edit(Job):
     model: Annotated[EditModel, BeforeValidator(_short_model)] = "edit-lora"
     image: Image | None = Field(default=None, repr=False)
     images: tuple[Image, ...] | None = Field(default=None, repr=False)
+
+    if TYPE_CHECKING:  # as for TextToImage
+
+        def __init__(
+            self,
+            *,
+            prompt: str,
+            image: ImageSource | None = None,
+            images: Sequence[ImageSource] | None = None,
+            size: SizeLike | None = None,
+            loras: Sequence[LoraLike] | None = None,
+            seed: int | None = None,
+            output_format: OutputFormat | None = None,
+            enable_sync_mode: bool | None = None,
+            enable_base64_output: bool | None = None,
+            model: EditModel = "edit-lora",
+        ) -> None: ...
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
@@ -196,6 +231,10 @@ def as_job(value: Job | Mapping[str, Any]) -> Job:
     if not isinstance(value, Mapping):
         raise InvalidJobError(f"a job is a TextToImage, an Edit or a mapping, not {type(value).__name__}")
     model = _short_model(value.get("model"))
+    if isinstance(model, str) and model not in _MODELS:
+        raise InvalidJobError(
+            f"model = {model!r}: there is no such model, known are {', '.join(_MODELS)}", field="model"
+        )
     edits = isinstance(model, str) and model.startswith("edit")
     kind: type[Job] = Edit if edits or "image" in value or "images" in value else TextToImage
     try:

@@ -309,9 +309,9 @@ class Prediction(BaseModel):
         """
         outputs = self.outputs
         if len(outputs) != 1:
+            todo = "save each of `outputs` by itself" if self.settled else "await it first, by session.result()"
             raise DownloadError(
-                f"prediction {self.id} is {self.status} with {len(outputs)} images: save each of `outputs` by itself",
-                prediction_id=self.id,
+                f"prediction {self.id} is {self.status} with {len(outputs)} images: {todo}", prediction_id=self.id
             )
         return await outputs[0].save(path)
 
@@ -353,7 +353,8 @@ class Outcome:
         source: What the source gave: the job or mapping itself.
         job: The job as it was sent, its seed drawn; None where the source gave something that is none.
         prediction: The finished prediction, where it went well.
-        error: Why not, where it did not; its ``billed`` says whether it was paid.
+        error: Why not, where it did not; its ``billed`` says whether it was paid. To type checkers
+            ``ok`` tells nothing: ask ``is not None`` of this or of ``prediction``, or use ``unwrap``.
         seconds: From the moment that the job was taken up to its end.
     """
 

@@ -9,12 +9,11 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
 
-from . import _account
+from . import _account, _options
 from ._api import Api
 from ._engine import Engine
 from ._options import as_timeout, checked_on_unknown, checked_wait, chosen_limits, made, seconds, sources_of
 from ._origin import DEFAULT_BASE_URL
-from ._retry import Retry
 from ._stream import Flow
 from ._tasks import Tasks
 from ._transport import Transport
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from ._answers import Price
     from ._inputs import ImageSource, LoraLike, SizeLike
     from ._options import WaitMode
+    from ._retry import Retry
     from ._transport import Timeout
     from .limits import AccountTier, Limiter
     from .models import EditModel, Job, OutputFormat, TextToImageModel
@@ -121,8 +121,8 @@ class QwenImageSession:
             client_session=client_session,
         )
         self._limits = chosen_limits(limits, tier, max_per_minute, max_in_flight)
-        self._api = Api(transport, self._limits, retry=retry or Retry(), rng=rng)
-        self._media = Media(self._api, self._tasks, nsfw=nsfw, **(media or {}))
+        self._api = Api(transport, self._limits, retry=_options.checked_retry(retry), rng=rng)
+        self._media = Media(self._api, self._tasks, nsfw=nsfw, **_options.checked_media(media))
         self._engine = Engine(
             self._api,
             self._media,
@@ -202,7 +202,7 @@ class QwenImageSession:
 
     async def edit(
         self,
-        image: ImageSource | Prediction | Output | Sequence[ImageSource],
+        image: ImageSource | Prediction | Output | Sequence[ImageSource | Prediction | Output],
         prompt: str,
         *,
         size: SizeLike | None = None,
@@ -216,7 +216,8 @@ class QwenImageSession:
     ) -> Prediction:
         """Change an image; the parameters are those of :class:`Edit`, ``timeout`` as in :meth:`result`.
 
-        ``image`` may also be a finished prediction or one of its outputs, and a list for the models that take several.
+        ``image`` may also be a finished prediction or one of its outputs, and a list of these for the models that take
+        several.
 
         Raises:
             InvalidJobError: names the field, the value and the fix; nothing was sent.
@@ -270,8 +271,7 @@ class QwenImageSession:
             WaveSpeedError: it could not be asked for.
         """
         self._engine.check_open()
-        if not isinstance(prediction, Prediction | str) or not prediction:
-            raise ConfigurationError(f"prediction = {prediction!r}: give a prediction or its id")
+        _options.id_of(prediction)
         job = prediction.job if isinstance(prediction, Prediction) else None
         return await self._engine.result(prediction, seconds(timeout), job)
 
@@ -335,8 +335,7 @@ class QwenImageSession:
         self._engine.check_open()
         if isinstance(what, Prediction):
             return await what.bound(None, self).save(path)
-        output = Output(url=what) if isinstance(what, str) else what
-        return await self.save_output(output, path)
+        return await self.save_output(_options.output_of(what), path)
 
     async def save_output(self, output: Output, path: str | os.PathLike[str]) -> Path:
         """What ``Output.save`` does: the image is saved with its making written into it, its pixels untouched."""
@@ -354,14 +353,14 @@ class QwenImageSession:
 
     # --- the account --------------------------------------------------------------------------------------------------
 
-    async def prediction(self, prediction_id: str) -> Prediction:
-        """A prediction as it stands now, failed ones too; ``result`` awaits its end.
+    async def prediction(self, prediction_id: Prediction | str) -> Prediction:
+        """A prediction, by itself or by its id, as it stands now, failed ones too; ``result`` awaits its end.
 
         Raises:
             NotFoundError: the API does not know it, or no longer.
         """
         self._engine.check_open()
-        return (await _account.prediction(self._api, prediction_id)).bound(None, self)
+        return (await _account.prediction(self._api, _options.id_of(prediction_id))).bound(None, self)
 
     async def predictions(
         self,
@@ -383,8 +382,8 @@ class QwenImageSession:
     async def delete(self, *predictions: Prediction | str) -> int:
         """Remove records of predictions; gives how many were. It neither stops nor refunds a running one."""
         self._engine.check_open()
-        ids = [item.id if isinstance(item, Prediction) else item for item in predictions]
-        return await _account.delete(self._api, ids)
+        ids = [_options.id_of(item) for item in predictions]
+        return await _account.delete(self._api, ids) if ids else 0
 
     async def balance(self) -> float:
         """The account's balance in USD."""

@@ -63,6 +63,14 @@ async def test_csv(tmp_path):
     assert listed.loras[0].path == "a/b"
 
 
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+async def test_csv_of_another_country(tmp_path, mark, name):
+    path = tmp_path / "jobs.csv"
+    path.write_text(f"prompt{mark}seed\na fox{mark}7\n", encoding="utf-8-sig")
+    with pytest.raises(ConfigurationError, match=f"jobs.csv: its columns are separated by {name}"):
+        await jobs_of(read_source(path))
+
+
 async def test_yaml(tmp_path):
     pytest.importorskip("yaml")
     path = tmp_path / "jobs.yaml"

@@ -92,6 +92,12 @@ def test_no_credits(command, wavespeed_emulator):
         (["generate", "a fox", "--sise", "512x512"], ["--sise", "--size"]),
         (["genrate", "a fox"], ["genrate", "generate"]),
         (["delete", "some-id"], ["--yes"]),
+        (["batch", "-"], ["-: ", "save it to a file"]),
+        (["batch", "."], ["folder of images", "--prompt"]),
+        (["batch", ".", "--prompt", "snow", "--out", "fox.png"], ["--out fox.png", "give a folder"]),
+        (["sweep", "a fox", "--out", "fox.png", "--yes"], ["--out fox.png", "give a folder"]),
+        (["generate", "a fox", "-o", "fox.png/new.jpg"], ["fox.png", "give a folder"]),
+        (["price", "--model", "flux"], ["flux", "text-to-image-lora", "edit-lora"]),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
 )
@@ -206,6 +212,18 @@ def test_every_error_has_an_exit_code():
     plain = {errors.WaveSpeedError, errors.RequestError, errors.SessionClosedError}
     assert {kind for kind in tree if exit_of(kind("x")) is Exit.DEFECT} == plain
     assert list(MEANINGS) == list(Exit)
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_streams_end_nothing(wavespeed_emulator, tmp_path, closed):
+    """As daemons, cron and ``>&-`` have them: the image is paid, saved, and the command ends well."""
+    ended = finished(child("generate", "a fox", "-o", "fox.jpg", "--sync", preexec_fn=lambda: os.close(closed)))
+    assert (ended.code, ended.err) == (0, "")
+    assert (tmp_path / "fox.jpg").exists()
+
+
+def test_what_is_wrong_is_told_by_the_code_where_nobody_hears_it():
+    assert finished(child("generate", " ", preexec_fn=lambda: os.close(2), env={"WAVESPEED_API_KEY": "key"})).code == 2
 
 
 def test_control_characters_of_a_server_stay_out_of_the_terminal(command, wavespeed_emulator):

@@ -320,5 +320,19 @@ def test_a_mapping_with_an_image_is_an_edit_and_others_are_no_jobs():
         as_job("a red fox")
 
 
+def test_no_name_is_offered_that_means_something_else():
+    """Other services know negative prompts; whoever takes up 'did you mean' must not lose the prompt by it."""
+    message = str(refused(prompt="x", negative_prompt="blurry"))
+    assert "'negative_prompt'" in message
+    assert "known are model, prompt" in message
+
+
+@pytest.mark.parametrize("job", [{"prompt": "x"}, {"prompt": "x", "image": URL}])
+def test_for_an_unknown_model_all_are_named(job):
+    with pytest.raises(InvalidJobError, match="'flux'.*text-to-image-lora.*edit-plus-lora") as caught:
+        as_job(job | {"model": "flux"})
+    assert caught.value.field == "model"
+
+
 def test_a_long_value_is_shortened_in_the_message():
     assert len(str(refused(prompt="x", size="9" * 1000))) < 300

@@ -174,6 +174,42 @@ async def test_download_by_prediction_output_and_url(session, tmp_path):
         assert told is not isinstance(what, str)
 
 
+async def test_what_is_no_prediction_is_refused_here_and_not_by_the_server(session, emulator):
+    made = await session.submit(TextToImage(prompt="x"))
+    assert (await session.prediction(made)).id == made.id
+    assert await session.delete() == 0
+    for wrong in ([made.id], None, ""):
+        with pytest.raises(ConfigurationError, match="give a prediction or its id"):
+            await session.delete(wrong)
+        with pytest.raises(ConfigurationError, match="give a prediction or its id"):
+            await session.prediction(wrong)
+
+
+async def test_what_can_not_be_saved_yet_says_what_to_do_first(session, emulator, tmp_path):
+    made = await session.submit(TextToImage(prompt="x"))
+    with pytest.raises(DownloadError, match=r"is created with 0 images: await it first, by session.result\(\)"):
+        await made.save(tmp_path / "fox.jpg")
+    with pytest.raises(ConfigurationError, match=r"is no URL of an output.*session.result\(id\)"):
+        await session.download(made.id, tmp_path / "fox.jpg")
+
+
+async def test_a_session_of_another_event_loop_says_so(emulator):
+    """As ``asyncio.run`` twice, or a thread with a loop of its own."""
+    session = QwenImageSession(base_url=emulator.url, api_key="any")
+
+    async with session:
+
+        def run():
+            async def generate():
+                with pytest.raises(SessionClosedError, match="another event loop"):
+                    await session.generate("x")
+
+            asyncio.run(generate())
+
+        await asyncio.to_thread(run)
+    assert not emulator.ledger.accepted
+
+
 async def test_the_account(session, emulator):
     balance = await session.balance()
     await session.generate("x")
@@ -426,6 +462,9 @@ async def test_a_sync_submit_that_is_already_finished_holds_no_slot(opened):
         ({"wait": "webhook"}, "webhooks="),
         ({"nsfw": "blur"}, "nsfw"),
         ({"max_per_minute": 0}, "max_per_minute"),
+        ({"retry": 3}, "retry = 3: give a Retry"),
+        ({"media": {"autorotat": True}}, "'autorotat', known are check_urls, fit, autorotate"),
+        ({"media": {"nsfw": "fail"}}, "media: there is no option 'nsfw'"),
     ],
 )
 def test_bad_options_name_themselves(options, named):

@@ -323,7 +323,8 @@ def test_timeouts_that_are_none_are_refused(name, value):
         Timeout(**{name: value})
 
 
-async def test_the_key_is_in_no_repr_log_or_error(caplog):
+async def test_the_key_is_in_no_repr_log_or_error(caplog, monkeypatch):
+    monkeypatch.delenv("WAVESPEED_API_KEY", raising=False)  # of whoever runs the tests
     caplog.set_level(logging.DEBUG)
     shown = []
     async with serving(Script(error(401), hang_up)) as url, opened(url) as transport:

@@ -17,7 +17,6 @@ import pytest
 from pages import LANGUAGES, PAGES, ROOT, blocks_of, name_of
 from PIL import Image
 
-import wavespeed_qwen_async
 from wavespeed_qwen_async import QwenImageSession
 
 # Their code runs in tests of their own.
@@ -91,8 +90,7 @@ def run_python(code: str, where: str) -> None:
 
     async def run() -> None:
         async with QwenImageSession() as session:
-            scope = {name: getattr(wavespeed_qwen_async, name) for name in wavespeed_qwen_async.__all__}
-            coroutine = eval(compiled, scope | {"session": session})
+            coroutine = eval(compiled, {"session": session})
             if awaits:
                 await coroutine
 

@@ -39,6 +39,28 @@ def results(folder):
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+def test_sizes_and_models_by_commas_are_axes_as_numbers_are(run):
+    told = run(
+        "sweep", "a fox", "--size", "512x512,256x256", "--model", "text-to-image, text-to-image-lora", "--dry-run"
+    )
+    assert (told.code, told.err) == (0, "")
+    assert "4 jobs" in told.out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--size", "big", "size = 'big': write 'width*height'"),
+        ("--size", "9000x512", "size: width = 9000: "),
+        ("--lora", "ink", "lora: path = 'ink': a LoRA is "),
+    ],
+)
+def test_a_value_that_is_none_is_told_with_its_axis(run, option, value, words):
+    told = run("sweep", "a fox", option, value, "--dry-run")
+    assert told.code == 2
+    assert words in told.err
+
+
 def test_a_sweep_from_axes_to_table(run, tmp_path):
     command = ("sweep", "a red fox", "--lora", "owner/ink", "--lora", "owner/oil", "--lora", "none", "--seed", "1,2")
     command += ("--scale", "0.5,1", *SMALL)

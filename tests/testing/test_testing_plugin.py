@@ -163,7 +163,9 @@ def test_pytest_asyncio_without_the_clock_says_how(pytester: pytest.Pytester) ->
     result.stdout.fnmatch_lines("*is no VirtualClockLoop: docs/testing.md tells*")
 
 
-def test_a_plain_test_has_the_emulator_on_a_thread(pytester: pytest.Pytester) -> None:
+def test_a_plain_test_has_the_emulator_on_a_thread(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WAVESPEED_BASE_URL", "WAVESPEED_API_KEY"):  # of whoever runs the tests
+        monkeypatch.delenv(name, raising=False)
     tests = """
         def submit():
             url = os.environ["WAVESPEED_BASE_URL"] + MODEL

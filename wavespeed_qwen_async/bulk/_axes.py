@@ -73,17 +73,22 @@ def values_of(key: str, given: Any) -> tuple[Any, ...]:
     if not values:
         raise InvalidJobError(f"{key}: an axis needs a value", field=key)
     if key == "size":
-        values = tuple(None if value is None else _validated(Size, value) for value in values)
+        values = tuple(None if value is None else _validated(Size, value, "size") for value in values)
     if key in {"size", "seed", "prompt", "model"} and len(set(values)) < len(values):
         raise InvalidJobError(f"{key}: the same value stands there twice", field=key)
     return values
 
 
-def _validated(kind: Any, value: Any) -> Any:
+def _validated(kind: Any, value: Any, key: str = "") -> Any:
+    """A value read; what is wrong with it is told with the axis that it is of."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise invalid_job(error) from None
+        wrong = invalid_job(error)
+        if not key:
+            raise wrong from None
+        where = key if wrong.field else f"{key} = {value!r}"
+        raise InvalidJobError(f"{where}: {wrong.message}", field=key) from None
 
 
 def combination(value: Any) -> tuple[Lora, ...] | None:
@@ -95,7 +100,7 @@ def combination(value: Any) -> tuple[Lora, ...] | None:
         items = list(value)
     else:
         items = [] if value is None else [value]
-    return tuple(_validated(Lora, item) for item in items) or None
+    return tuple(_validated(Lora, item, "lora") for item in items) or None
 
 
 def _is_pair(value: Sequence[Any]) -> bool:

@@ -122,6 +122,7 @@ def _csv(path: Path) -> Generator[Raw, None, None]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         names = [name.strip().lower() for name in next(rows, [])]
+        _check_head(path, names)
         head = "\0".join(names)
         while True:
             number = rows.line_num + 1
@@ -134,6 +135,14 @@ def _csv(path: Path) -> Generator[Raw, None, None]:
             if any(cells):
                 mark = "\0".join([head, *cells]).encode("utf-8", "replace")
                 yield Raw(number, mark, (names, cells))
+
+
+def _check_head(path: Path, names: list[str]) -> None:
+    """Spreadsheets of many countries write semicolons, or tabs: then all columns look like one."""
+    mark = next((mark for mark in ";\t" if len(names) == 1 and mark in names[0]), "")
+    if mark:
+        name = "semicolons" if mark == ";" else "tabs"
+        raise ConfigurationError(f"{path}: its columns are separated by {name}: write it with commas between them")
 
 
 def _row(raw: Raw) -> dict[str, Any]:

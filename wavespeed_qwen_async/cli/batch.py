@@ -78,7 +78,7 @@ async def batch(
     from wavespeed_qwen_async.bulk import Batch, read_source  # noqa: PLC0415
     from wavespeed_qwen_async.names import DEFAULT_TEMPLATE  # noqa: PLC0415
 
-    await aside(_check, source, out, dry_run=dry_run)
+    await aside(_check, source, out, prompt=prompt, dry_run=dry_run)
     try:
         batch = Batch(
             read_source(source, prompt=prompt),
@@ -132,15 +132,21 @@ def _images_in(lines: SourceChunk) -> list[Path]:
     return found
 
 
-def _check(source: Path, out: Path, *, dry_run: bool) -> None:
+def _check(source: Path, out: Path, *, prompt: str | None, dry_run: bool) -> None:
     """See before anything is sent what is certain to go wrong."""
     from wavespeed_qwen_async import InvalidJobError  # noqa: PLC0415 - heavy, and --help needs none of it
     from wavespeed_qwen_async.bulk._formats import READERS  # noqa: PLC0415
 
     from .targets import check_room  # noqa: PLC0415
 
+    if source.name == "-" or source.is_fifo():
+        raise InvalidJobError(
+            f"{source}: a batch reads its source again when it goes on: save it to a file, as jobs.jsonl"
+        )
     if not source.exists():
         raise InvalidJobError(f"{source}: no such file or folder")
+    if source.is_dir() and prompt is None:
+        raise InvalidJobError(f"{source} is a folder of images: say what to do with each by --prompt")
     if not source.is_dir() and source.suffix.lower() not in READERS:
         known = ", ".join(kind for kind in READERS if kind.startswith("."))
         raise InvalidJobError(f"{source}: give a file that ends in {known}, or a folder of images")

@@ -23,6 +23,15 @@ __all__ = ["register"]
 What = Annotated[
     list[str] | None, typer.Argument(help="Ids of predictions, or URLs of outputs.", metavar="[ID|URL]...")
 ]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="File or folder to save to; an image keeps its format, whatever the file's ending.",
+        metavar="PATH",
+    ),
+]
 Files = Annotated[list[Path], typer.Argument(help="Images of at most 20 MB.", metavar="FILE...")]
 
 
@@ -36,7 +45,7 @@ async def download(
     run: Run,
     *,
     what: What = None,
-    out: options.Out = None,
+    out: Out = None,
     timeout: options.Timeout = None,
     overwrite: options.Overwrite = False,
     strangers: Strangers = None,

@@ -50,7 +50,10 @@ Seeds = Annotated[
         "--seed", help="As 7, or 1,2,3; default: one for all images, by the prompt.", metavar="N", rich_help_panel=_AXES
     ),
 ]
-Sizes = Annotated[list[str] | None, typer.Option("--size", help="As 1024x1024.", metavar="WxH", rich_help_panel=_AXES)]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option("--size", help="As 1024x1024, or 512x512,1024x1024.", metavar="WxH", rich_help_panel=_AXES),
+]
 Models = Annotated[
     list[str] | None,
     typer.Option("--model", help="Any model of generate, or of edit.", metavar="NAME", rich_help_panel=_AXES),
@@ -107,8 +110,8 @@ async def sweep(
         "lora": lora,
         "scale": _numbers("scale", scale, float),
         "seed": _numbers("seed", seed, int),
-        "size": size,
-        "model": model,
+        "size": _parts(size),
+        "model": _parts(model),
         "image": image,
         "rows": rows,
         "columns": columns,
@@ -147,6 +150,10 @@ def _numbers(name: str, texts: list[str] | None, kind: type[float | int]) -> lis
         return [kind(part) for text in texts or () for part in text.split(",") if part.strip()]
     except ValueError:
         raise InvalidJobError(f"--{name} {' '.join(texts or ())}: give numbers, as 1 or 1,2,3", field=name) from None
+
+
+def _parts(texts: list[str] | None) -> list[str]:
+    return [part.strip() for text in texts or () for part in text.split(",")]
 
 
 def _tell_axes(run: Run, table: Sweep) -> None:

@@ -97,9 +97,13 @@ def check_room(folder: Path, size: int = _ROOM) -> None:
     """Make ``folder``, and see that ``size`` bytes can be written there.
 
     Raises:
+        InvalidJobError: it is a file, or lies in one.
         OSError: they can't: no right, no room, a limit on file sizes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InvalidJobError(f"--out {folder} is a file, or lies in one: give a folder") from None
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             _reserve(probe.fileno(), size)
