@@ -261,7 +261,8 @@ class Transport:
             if date is not None and (self._date is None or date != self._date[0]):
                 # The first answer of a second tells the time best.
                 self._date = (date, asyncio.get_running_loop().time())
-            if (response.content_length or 0) > MAX_ANSWER_BYTES or headers.get("Transfer-Encoding"):
+            length = response.content_length
+            if length is None or length > MAX_ANSWER_BYTES or "Content-Encoding" in headers:
                 return Answer(response.status, headers, await _bounded(response))
             return Answer(response.status, headers, await response.read())
         except BaseException:
@@ -365,7 +366,7 @@ def _open(client: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """A body that does not say its length, or says too much."""
+    """A body that does not say its length, says too much, or becomes larger when it is decompressed."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
