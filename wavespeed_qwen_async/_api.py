@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ._answers import read_submit
 from ._retry import Retry, next_wait
 from ._tasks import Tasks
-from .errors import RateLimitError, WaveSpeedError
+from .errors import NotSentError, RateLimitError, SessionClosedError, WaveSpeedError
 
 if TYPE_CHECKING:
     import random
@@ -112,6 +112,9 @@ class Api:
         while True:
             attempt += 1
             send = await self.limits.start(again=attempt > 1)
+            if self.exchanges.closed:
+                self.limits.report(send, NotSentError("the session was closed"))
+                raise SessionClosedError("not sent: the session was closed while it waited for its turn", job=job)
             now = _now()
             began = now if began is None else began
             if leaving is not None:

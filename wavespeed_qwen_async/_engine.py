@@ -74,7 +74,7 @@ class Engine:
         self._webhooks = webhooks
         self._rng = rng
         self._slots: dict[str, Slot] = {}
-        self._ends: OrderedDict[str, Prediction | WaveSpeedError] = OrderedDict()
+        self._ends: OrderedDict[str, Prediction] = OrderedDict()
         self._secret = asyncio.Lock()
         self._open = False
 
@@ -285,9 +285,10 @@ class Engine:
 
         def ended(end: Prediction | WaveSpeedError) -> None:
             self._slots.pop(prediction.id).release()
-            self._ends[prediction.id] = end
-            if len(self._ends) > _REMEMBERED:
-                self._ends.popitem(last=False)
+            if isinstance(end, Prediction):  # an error is no end: the prediction may go on, and is asked for again
+                self._ends[prediction.id] = end
+                if len(self._ends) > _REMEMBERED:
+                    self._ends.popitem(last=False)
             if observed is not None:
                 observed.end(self.ended(end, job))
 

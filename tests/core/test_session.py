@@ -383,6 +383,25 @@ async def test_waiters_of_a_closing_session_are_told(opened, emulator):
         await asyncio.wait_for(task, 60)
 
 
+async def test_what_waits_for_its_turn_is_not_sent_by_a_closed_session_and_takes_no_permit(opened, emulator):
+    limits = Limits(max_per_minute=60, max_in_flight=10)
+    async with opened(limits=limits) as session:
+        first, second = (asyncio.create_task(session.generate("x")) for _ in range(2))
+        await asyncio.sleep(0.1)
+    with pytest.raises(SessionClosedError) as caught:
+        await asyncio.wait_for(second, 60)
+    assert caught.value.billed == "no"
+    assert len(emulator.ledger.accepted) == limits.snapshot().sent == 1
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_result_that_timed_out_unawaited_can_be_asked_for_again(opened):
+    async with opened(timeout=3) as session:
+        prediction = await session.submit({"prompt": "x"})
+        await asyncio.sleep(30)
+        assert (await session.result(prediction, timeout=10)).ok
+
+
 async def test_a_slot_follows_a_prediction_submitted_by_itself(opened):
     async with opened(max_in_flight=1) as session:
         prediction = await session.submit({"prompt": "x"})
