@@ -127,7 +127,7 @@ class Gate:
         """Settle a send whose answer nobody will learn."""
         if not send.settled:
             self.pause.settled(send)
-            self.window.settle(send, self.now())
+            self.window.abandon(send, self.now())
             self.pump()
 
     def stay(self, send: Send) -> None:
