@@ -161,7 +161,7 @@ class SendWindow:
             self._count(send.started + LATEST_ARRIVAL)
 
     def seed(self, ages: Iterable[float], now: float) -> None:
-        """Count sends from before a restart, each `ages` seconds ago; they may have arrived later, or be yet to arrive."""
+        """Count sends from before a restart, each `ages` seconds ago; some may have yet to arrive."""
         times = [now - max(0.0, age) for age in ages]
         self._left = deque(sorted([*self._left, *times]))
         self._answered = deque(sorted([*self._answered, *(at + LATEST_ARRIVAL for at in times)]))
