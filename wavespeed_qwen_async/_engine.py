@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ __all__ = ["Engine"]
 
 _logger = logging.getLogger(__name__)
 
+_SECRET_AGAIN = 60.0  # seconds until the webhooks' secret is asked for again where it could not be read
 _REMEMBERED = 1000  # ends of predictions submitted by themselves, kept for a `result` that is asked for later
 
 
@@ -76,6 +78,7 @@ class Engine:
         self._slots: dict[str, Slot] = {}
         self._ends: OrderedDict[str, Prediction] = OrderedDict()
         self._secret = asyncio.Lock()
+        self._no_secret_before = -math.inf
         self._open = False
 
     async def open(self) -> None:
@@ -177,18 +180,21 @@ class Engine:
             if prediction is not None:
                 return prediction.bound(job, self._fetcher)
             began = sending.started if began is None else began
-            if began is not None and asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
+            if began is not None and _now() - began > self.api.retry.submit_budget:
                 raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
 
     async def _webhook_of(self, receiver: WebhookReceiver) -> str | None:
         """Where the server shall push to; the account's secret is asked for where the receiver was given none."""
-        async with self._secret:
+        async with self._secret:  # all others wait for the first: each submit would ask for itself
             if receiver.needs_secret:
+                if _now() < self._no_secret_before:
+                    return None
                 try:
                     receiver.add_secret(
                         await self.api.ask(_wire.webhook_secret_request(), _answers.read_webhook_secret, again=False)
                     )
                 except WaveSpeedError as error:
+                    self._no_secret_before = _now() + _SECRET_AGAIN
                     _logger.warning("no webhooks for now, the account's secret can't be read (%s)", error)
                     return None
         return receiver.url
@@ -298,3 +304,7 @@ class Engine:
 def _only_single(job: Job | None) -> bool:
     """The list of predictions is not known to carry images as base64."""
     return bool(job is not None and job.enable_base64_output)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
