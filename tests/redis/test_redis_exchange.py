@@ -299,3 +299,11 @@ async def test_a_refusal_that_is_told_again_lowers_nothing_again(a):
     again = await a(end(permits[0], "refused", retry_after=1.0))
     assert (again.allowance, again.pauses) == (first.allowance, first.pauses)
     assert again.paused < first.paused
+
+
+async def test_a_longer_pause_that_is_asked_for_afterwards_breaks_too(a):
+    first, second = (await a(ask=2)).permits
+    assert not (await a(end(first, "refused", retry_after=2.0))).broken
+    answer = await a(end(second, "refused", retry_after=3600.0))
+    assert answer.broken
+    assert answer.paused > 3590

@@ -87,6 +87,7 @@ local function refused(episode, retry_after)
     if episode ~= s.episode then -- it had left before this pause began
         if retry_after and s.reason == 'rate limit' then
             s.till = math.max(s.till, now + retry_after)
+            s.broken = retry_after > q.breaker_seconds and 1 or s.broken
         end
         if s.ceiling > 0 then
             s.allowance = math.max(1, s.allowance - 1)
