@@ -86,7 +86,8 @@ class Tasks:
         spared = sparing.keep(self._tasks) if sparing is not None else set()
         self._tasks -= spared
         try:
-            await self.settle(grace)
+            if grace > 0:  # a timeout of 0 would let them run once more, and send what they should not
+                await self.settle(grace)
         finally:
             while self._tasks or self._guests:
                 for task in (*self._tasks, *self._guests):

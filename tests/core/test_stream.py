@@ -275,6 +275,20 @@ async def test_leaving_while_submits_are_under_way_tells_their_ids(session, emul
     assert len(emulator.ledger.accepted) == 10
 
 
+async def test_leaving_lets_no_job_go_that_waited_for_a_slot(opened, emulator):
+    emulator.faults.add("submit", "inference", seconds=60)
+    limits = Limits(max_per_minute=60_000, max_in_flight=2)
+    async with opened(limits=limits) as session:
+        async with waited_for(session.stream(Source(5), max_in_flight=5)):
+            await asyncio.sleep(1)
+        assert limits.snapshot().in_flight == 0
+        await asyncio.sleep(5)
+        assert len(emulator.ledger.accepted) == limits.snapshot().sent == 2
+        assert limits.snapshot().in_flight == 0
+        emulator.faults.clear()
+        assert (await asyncio.wait_for(session.generate("x"), 60)).ok
+
+
 async def test_break_without_closing_ends_with_the_loops_own_clean_up(session, emulator):
     async for _ in session.stream(Source(1000), max_in_flight=5):
         break
