@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .models import Job
     from .predictions import Prediction
 
-__all__ = ["Api", "Trace", "Witness"]
+__all__ = ["CUT_OFF", "Api", "Trace", "Witness"]
 
 _logger = logging.getLogger(__name__)
+
+CUT_OFF = "the session was closed while a submit was under way: whether it was accepted is unknown"
 
 T = TypeVar("T")
 
@@ -122,6 +124,9 @@ class Api:
             exchange = self._exchange(send, request, job, now, trace=trace, witness=witness, read_timeout=read_timeout)
             try:
                 return await (self._as_a_guest(exchange) if spared else self._in_a_task(exchange))
+            except SessionClosedError as error:
+                error.job = job
+                raise
             except RateLimitError:
                 continue  # the limits pause every submit of the session, and end the run when it is in vain
             except WaveSpeedError as error:
@@ -157,6 +162,9 @@ class Api:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller is not None and caller.cancelling()):
+                raise SessionClosedError(CUT_OFF, billed="unknown") from None
             task.add_done_callback(_tell_of_the_abandoned)
             raise
 

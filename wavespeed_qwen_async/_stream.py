@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._api import CUT_OFF
 from ._tasks import Tasks
 from .errors import (
     AuthenticationError,
@@ -252,8 +253,7 @@ class Flow:
         except WaveSpeedError as error:
             flight.land(error)
         except asyncio.CancelledError:  # where the stream was left this does nothing; else its session was closed
-            message = "the session was closed while this was under way: whether it was accepted is unknown"
-            flight.land(SessionClosedError(message, job=flight.job, billed="unknown"))
+            flight.land(SessionClosedError(CUT_OFF, job=flight.job, billed="unknown"))
             raise
         except Exception as error:  # noqa: BLE001 - a defect must end the stream loudly, not hang it
             self._failure = self._failure or error

@@ -356,6 +356,18 @@ async def test_closing_does_not_wait_for_ever(opened, emulator, caplog):
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_caller_whose_submit_is_cut_off_by_closing_is_told_and_not_cancelled(opened, emulator):
+    emulator.faults.add("submit", "slow_headers", seconds=1000)
+    async with opened() as session:
+        tasks = [asyncio.create_task(call({"prompt": "x"})) for call in (session.run, session.submit)]
+        await asyncio.sleep(1)
+    for task in tasks:
+        with pytest.raises(SessionClosedError) as caught:
+            await task
+        assert caught.value.billed == "unknown"
+        assert caught.value.job.prompt == "x"
+
+
 async def test_a_closed_session_says_so(opened):
     session = opened()
     with pytest.raises(SessionClosedError):
