@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
 import platform
 import socket
@@ -118,9 +119,11 @@ class Transport:
         self._client = client_session
         self._foreign = client_session
         self._places: dict[str, URL] = {}
-        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout.connect)
-        self._sending = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
-        self._fetching = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect)
+        # No limit is None to aiohttp, and infinity an OverflowError.
+        connect, read = (None if math.isinf(limit) else limit for limit in (self.timeout.connect, self.timeout.read))
+        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=connect)
+        self._sending = aiohttp.ClientTimeout(total=None, connect=connect, sock_read=read)
+        self._fetching = aiohttp.ClientTimeout(total=None, connect=connect)
         self._deadlines = Deadlines(self.timeout.read)
         self._heads = Deadlines(self.timeout.connect + self.timeout.read)
         self._date: tuple[str, float] | None = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import math
 import os
 import socket
 
@@ -206,6 +207,15 @@ async def test_a_body_that_hides_its_length_is_not_taken_into_memory(monkeypatch
         async with opened(f"http://127.0.0.1:{port}") as transport:
             with pytest.raises(LostAnswerError):
                 await transport.send(READ)
+
+
+async def test_timeouts_without_end():
+    endless = Timeout(connect=math.inf, read=math.inf, sync=math.inf, job=math.inf)
+    async with serving(Script(ok({}))) as url, opened(url, timeout=endless) as transport:
+        assert (await transport.send(SUBMIT, read_timeout=math.inf)).status == 200
+        for data in (None, b"bytes"):
+            async with transport.foreign("PUT", url, data=data) as response:
+                assert response.status == 200
 
 
 async def test_no_redirect_is_followed_with_the_key():
