@@ -264,8 +264,7 @@ class Transport:
             if date is not None and (self._date is None or date != self._date[0]):
                 # The first answer of a second tells the time best.
                 self._date = (date, asyncio.get_running_loop().time())
-            length = response.content_length
-            if length is None or length > MAX_ANSWER_BYTES or "Content-Encoding" in headers:
+            if (size := response.content_length) is None or size > MAX_ANSWER_BYTES or "Content-Encoding" in headers:
                 return Answer(response.status, headers, await _bounded(response))
             return Answer(response.status, headers, await response.read())
         except BaseException:
