@@ -78,7 +78,7 @@ class Send:
         return f"<Send started={self.started:.6f} {'settled' if self.settled else 'under way'}>"
 
     def cancel(self) -> None:
-        """Say that no answer will be reported. It counts as arrived; after a report this does nothing."""
+        """Say that no answer will be reported. It counts as one without an answer; after a report this does nothing."""
         self._owner.cancel(self)
 
     def stay(self) -> None:
