@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ._answers import read_submit
 from ._retry import Retry, next_wait
 from ._tasks import Tasks
-from .errors import RateLimitError, WaveSpeedError
+from .errors import NotSentError, RateLimitError, SessionClosedError, WaveSpeedError
 
 if TYPE_CHECKING:
     import random
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .models import Job
     from .predictions import Prediction
 
-__all__ = ["Api", "Trace", "Witness"]
+__all__ = ["CUT_OFF", "Api", "Trace", "Witness"]
 
 _logger = logging.getLogger(__name__)
+
+CUT_OFF = "the session was closed while a submit was under way: whether it was accepted is unknown"
 
 T = TypeVar("T")
 
@@ -112,6 +114,9 @@ class Api:
         while True:
             attempt += 1
             send = await self.limits.start(again=attempt > 1)
+            if self.exchanges.closed:
+                self.limits.report(send, NotSentError("the session was closed"))
+                raise SessionClosedError("not sent: the session was closed while it waited for its turn", job=job)
             now = _now()
             began = now if began is None else began
             if leaving is not None:
@@ -119,6 +124,9 @@ class Api:
             exchange = self._exchange(send, request, job, now, trace=trace, witness=witness, read_timeout=read_timeout)
             try:
                 return await (self._as_a_guest(exchange) if spared else self._in_a_task(exchange))
+            except SessionClosedError as error:
+                error.job = job
+                raise
             except RateLimitError:
                 continue  # the limits pause every submit of the session, and end the run when it is in vain
             except WaveSpeedError as error:
@@ -154,6 +162,9 @@ class Api:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller is not None and caller.cancelling()):
+                raise SessionClosedError(CUT_OFF, billed="unknown") from None
             task.add_done_callback(_tell_of_the_abandoned)
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ __all__ = ["Engine"]
 
 _logger = logging.getLogger(__name__)
 
+_SECRET_AGAIN = 60.0  # seconds until the webhooks' secret is asked for again where it could not be read
 _REMEMBERED = 1000  # ends of predictions submitted by themselves, kept for a `result` that is asked for later
 
 
@@ -74,8 +76,9 @@ class Engine:
         self._webhooks = webhooks
         self._rng = rng
         self._slots: dict[str, Slot] = {}
-        self._ends: OrderedDict[str, Prediction | WaveSpeedError] = OrderedDict()
+        self._ends: OrderedDict[str, Prediction] = OrderedDict()
         self._secret = asyncio.Lock()
+        self._no_secret_before = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None  # while open
 
     async def open(self) -> None:
@@ -181,18 +184,21 @@ class Engine:
             if prediction is not None:
                 return prediction.bound(job, self._fetcher)
             began = sending.started if began is None else began
-            if began is not None and asyncio.get_running_loop().time() - began > self.api.retry.submit_budget:
+            if began is not None and _now() - began > self.api.retry.submit_budget:
                 raise NotSentError("given up: each submit was lost, and is shown never to have arrived", job=job)
 
     async def _webhook_of(self, receiver: WebhookReceiver) -> str | None:
         """Where the server shall push to; the account's secret is asked for where the receiver was given none."""
-        async with self._secret:
+        async with self._secret:  # all others wait for the first: each submit would ask for itself
             if receiver.needs_secret:
+                if _now() < self._no_secret_before:
+                    return None
                 try:
                     receiver.add_secret(
                         await self.api.ask(_wire.webhook_secret_request(), _answers.read_webhook_secret, again=False)
                     )
                 except WaveSpeedError as error:
+                    self._no_secret_before = _now() + _SECRET_AGAIN
                     _logger.warning("no webhooks for now, the account's secret can't be read (%s)", error)
                     return None
         return receiver.url
@@ -289,9 +295,10 @@ class Engine:
 
         def ended(end: Prediction | WaveSpeedError) -> None:
             self._slots.pop(prediction.id).release()
-            self._ends[prediction.id] = end
-            if len(self._ends) > _REMEMBERED:
-                self._ends.popitem(last=False)
+            if isinstance(end, Prediction):  # an error is no end: the prediction may go on, and is asked for again
+                self._ends[prediction.id] = end
+                if len(self._ends) > _REMEMBERED:
+                    self._ends.popitem(last=False)
             if observed is not None:
                 observed.end(self.ended(end, job))
 
@@ -301,3 +308,7 @@ class Engine:
 def _only_single(job: Job | None) -> bool:
     """The list of predictions is not known to carry images as base64."""
     return bool(job is not None and job.enable_base64_output)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._api import CUT_OFF
 from ._tasks import Tasks
 from .errors import (
     AuthenticationError,
@@ -15,6 +16,7 @@ from .errors import (
     LimitsBrokenError,
     NotSentError,
     PermissionDeniedError,
+    SessionClosedError,
     WaveSpeedError,
 )
 from .predictions import Outcome, Prediction
@@ -153,6 +155,7 @@ class Flow:
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
         self._tasks = Tasks()
+        self._spared: set[asyncio.Task[Any]] = set()
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """The outcomes; at its end, what the source or a fatal error raised."""
@@ -171,6 +174,11 @@ class Flow:
             await self._close()
         if self._failure is not None:
             raise self._failure
+
+    async def settle(self, grace: float) -> None:
+        """Once left: give its own submits under way ``grace`` seconds to tell their ids; those of others go on."""
+        if self._spared:
+            await asyncio.wait(self._spared, timeout=grace)
 
     def landed(self, flight: Flight, end: Prediction | WaveSpeedError) -> None:
         """Take a flight that has ended; called by the flight itself, once."""
@@ -205,8 +213,11 @@ class Flow:
     async def _feed(self) -> None:
         try:
             await self._pull_all()
-        except Exception as error:  # noqa: BLE001 - the source is the user's; what it raises is raised to its consumer
+        except BaseException as error:
+            # The source is the user's: what it raises, a CancelledError too, is raised to its consumer.
             self._failure = self._failure or error
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._drained = True
             self._changed.set()
@@ -241,6 +252,9 @@ class Flow:
             await self._launch(flight)
         except WaveSpeedError as error:
             flight.land(error)
+        except asyncio.CancelledError:  # where the stream was left this does nothing; else its session was closed
+            flight.land(SessionClosedError(CUT_OFF, job=flight.job, billed="unknown"))
+            raise
         except Exception as error:  # noqa: BLE001 - a defect must end the stream loudly, not hang it
             self._failure = self._failure or error
             flight.land(WaveSpeedError(f"unexpected {type(error).__name__}", job=flight.job, billed="unknown"))
@@ -274,7 +288,7 @@ class Flow:
                 len(ids),
                 extra={"prediction_ids": ids},
             )
-        await self._tasks.close(sparing=self._exchanges)
+        self._spared = await self._tasks.close(sparing=self._exchanges)
 
 
 class _Pulled:

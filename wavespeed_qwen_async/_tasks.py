@@ -33,6 +33,11 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more tasks."""
+        return self._closed
+
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task. Its errors are its awaiter's: whoever needs none must catch them inside."""
         if self._closed:
@@ -72,21 +77,23 @@ class Tasks:
                 if self._tasks:
                     await asyncio.wait(self._tasks)
 
-    async def close(self, grace: float = 0.0, *, sparing: Tasks | None = None) -> None:
+    async def close(self, grace: float = 0.0, *, sparing: Tasks | None = None) -> set[asyncio.Task[Any]]:
         """Take no more tasks, give ``grace`` seconds to those that run, then cancel and await the rest.
 
-        Those that are guests of ``sparing`` are left to it.
+        Those that are guests of ``sparing`` are left to it, and returned.
         """
         self._closed = True
-        if sparing is not None:
-            self._tasks -= sparing.keep(self._tasks)
+        spared = sparing.keep(self._tasks) if sparing is not None else set()
+        self._tasks -= spared
         try:
-            await self.settle(grace)
+            if grace > 0:  # a timeout of 0 would let them run once more, and send what they should not
+                await self.settle(grace)
         finally:
             while self._tasks or self._guests:
                 for task in (*self._tasks, *self._guests):
                     task.cancel()
                 await asyncio.wait((*self._tasks, *self._guests))
+        return spared
 
     async def _last_guest(self) -> None:
         if self._guests:

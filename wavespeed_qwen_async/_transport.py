@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
 import platform
 import socket
@@ -118,9 +119,11 @@ class Transport:
         self._client = client_session
         self._foreign = client_session
         self._places: dict[str, URL] = {}
-        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout.connect)
-        self._sending = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect, sock_read=self.timeout.read)
-        self._fetching = aiohttp.ClientTimeout(total=None, connect=self.timeout.connect)
+        # No limit is None to aiohttp, and infinity an OverflowError.
+        connect, read = (None if math.isinf(limit) else limit for limit in (self.timeout.connect, self.timeout.read))
+        self._connecting = aiohttp.ClientTimeout(total=None, sock_connect=connect)
+        self._sending = aiohttp.ClientTimeout(total=None, connect=connect, sock_read=read)
+        self._fetching = aiohttp.ClientTimeout(total=None, connect=connect)
         self._deadlines = Deadlines(self.timeout.read)
         self._heads = Deadlines(self.timeout.connect + self.timeout.read)
         self._date: tuple[str, float] | None = None
@@ -261,7 +264,7 @@ class Transport:
             if date is not None and (self._date is None or date != self._date[0]):
                 # The first answer of a second tells the time best.
                 self._date = (date, asyncio.get_running_loop().time())
-            if (response.content_length or 0) > MAX_ANSWER_BYTES or headers.get("Transfer-Encoding"):
+            if (size := response.content_length) is None or size > MAX_ANSWER_BYTES or "Content-Encoding" in headers:
                 return Answer(response.status, headers, await _bounded(response))
             return Answer(response.status, headers, await response.read())
         except BaseException:
@@ -365,7 +368,7 @@ def _open(client: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """A body that does not say its length, or says too much."""
+    """A body that does not say its length, says too much, or becomes larger when it is decompressed."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece

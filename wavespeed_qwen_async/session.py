@@ -312,7 +312,7 @@ class QwenImageSession:
                 yield outcome
         finally:
             await outcomes.aclose()
-            await self._api.exchanges.settle(_CLOSING_GRACE)
+            await flow.settle(_CLOSING_GRACE)
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 

@@ -187,8 +187,8 @@ class WebhookReceiver:
         if prediction is None:
             logger.warning("a webhook delivery is signed, but holds no prediction", extra={"webhook_id": webhook_id})
             return 400
-        self._remember(webhook_id, now)
         self._hand_over(prediction)
+        self._remember(webhook_id, now)
         return 200
 
     async def aiohttp_handler(self, request: web.Request) -> web.Response:
@@ -239,7 +239,10 @@ class WebhookReceiver:
             del self._seen[oldest]
 
     def _hand_over(self, prediction: Prediction) -> None:
-        running = asyncio.get_running_loop()
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:  # a thread of a WSGI application
+            running = None
         for number, (loop, push) in enumerate(tuple(self._pushes)):
             own = prediction if number == 0 else prediction.model_copy()  # a session binds what it is handed to itself
             if loop is running:

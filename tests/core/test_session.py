@@ -392,6 +392,18 @@ async def test_closing_does_not_wait_for_ever(opened, emulator, caplog):
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_caller_whose_submit_is_cut_off_by_closing_is_told_and_not_cancelled(opened, emulator):
+    emulator.faults.add("submit", "slow_headers", seconds=1000)
+    async with opened() as session:
+        tasks = [asyncio.create_task(call({"prompt": "x"})) for call in (session.run, session.submit)]
+        await asyncio.sleep(1)
+    for task in tasks:
+        with pytest.raises(SessionClosedError) as caught:
+            await task
+        assert caught.value.billed == "unknown"
+        assert caught.value.job.prompt == "x"
+
+
 async def test_a_closed_session_says_so(opened):
     session = opened()
     with pytest.raises(SessionClosedError):
@@ -417,6 +429,25 @@ async def test_waiters_of_a_closing_session_are_told(opened, emulator):
         await asyncio.sleep(5)
     with pytest.raises((SessionClosedError, ResultTimeout, asyncio.CancelledError)):
         await asyncio.wait_for(task, 60)
+
+
+async def test_what_waits_for_its_turn_is_not_sent_by_a_closed_session_and_takes_no_permit(opened, emulator):
+    limits = Limits(max_per_minute=60, max_in_flight=10)
+    async with opened(limits=limits) as session:
+        first, second = (asyncio.create_task(session.generate("x")) for _ in range(2))
+        await asyncio.sleep(0.1)
+    with pytest.raises(SessionClosedError) as caught:
+        await asyncio.wait_for(second, 60)
+    assert caught.value.billed == "no"
+    assert len(emulator.ledger.accepted) == limits.snapshot().sent == 1
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_result_that_timed_out_unawaited_can_be_asked_for_again(opened):
+    async with opened(timeout=3) as session:
+        prediction = await session.submit({"prompt": "x"})
+        await asyncio.sleep(30)
+        assert (await session.result(prediction, timeout=10)).ok
 
 
 async def test_a_slot_follows_a_prediction_submitted_by_itself(opened):

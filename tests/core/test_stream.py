@@ -232,6 +232,20 @@ async def test_no_jobs_no_outcomes(session, jobs):
     assert [outcome async for outcome in session.stream(jobs)] == []
 
 
+async def test_a_source_that_is_cancelled_does_not_look_like_one_that_ended(session):
+    async def source():
+        yield {"prompt": "x"}
+        never = asyncio.get_running_loop().create_future()
+        never.cancel()  # a task of the source's own, say, that somebody cancelled
+        await never
+
+    seen = []
+    with pytest.raises(asyncio.CancelledError):
+        async for outcome in session.stream(source()):
+            seen.append(outcome.ok)
+    assert seen == [True]
+
+
 async def test_leaving_early_leaves_nothing_and_names_what_was_paid(session, emulator, caplog):
     source = Source(1000)
     async with aclosing(session.stream(source, max_in_flight=20)) as outcomes:
@@ -259,6 +273,20 @@ async def test_leaving_while_submits_are_under_way_tells_their_ids(session, emul
     for row in emulator.ledger.accepted:
         assert row.id in caplog.text or any(row.id in getattr(r, "prediction_ids", ()) for r in caplog.records)
     assert len(emulator.ledger.accepted) == 10
+
+
+async def test_leaving_lets_no_job_go_that_waited_for_a_slot(opened, emulator):
+    emulator.faults.add("submit", "inference", seconds=60)
+    limits = Limits(max_per_minute=60_000, max_in_flight=2)
+    async with opened(limits=limits) as session:
+        async with waited_for(session.stream(Source(5), max_in_flight=5)):
+            await asyncio.sleep(1)
+        assert limits.snapshot().in_flight == 0
+        await asyncio.sleep(5)
+        assert len(emulator.ledger.accepted) == limits.snapshot().sent == 2
+        assert limits.snapshot().in_flight == 0
+        emulator.faults.clear()
+        assert (await asyncio.wait_for(session.generate("x"), 60)).ok
 
 
 async def test_break_without_closing_ends_with_the_loops_own_clean_up(session, emulator):
@@ -355,6 +383,37 @@ async def test_endless_refusals_end_the_stream(opened, emulator):
 async def test_a_window_of_nothing_is_refused(session, max_in_flight):
     with pytest.raises(ConfigurationError, match="max_in_flight"):
         await anext(session.stream([], max_in_flight=max_in_flight))
+
+
+async def test_a_stream_ends_without_waiting_for_the_submits_of_others(opened, emulator):
+    async with opened() as session:
+        emulator.faults.add("submit", "slow_headers", seconds=8)
+        other = asyncio.create_task(session.generate("another's"))
+        await asyncio.sleep(0.1)
+        emulator.faults.clear()
+        async for _ in session.stream([{"prompt": "x"}], max_in_flight=1):
+            emulator.faults.add("submit", "slow_headers", seconds=8)
+            others = asyncio.create_task(session.generate("another's"))
+            await asyncio.sleep(0.1)
+            last = now()
+        assert now() == last
+        await asyncio.gather(other, others)
+
+
+async def test_a_session_closed_under_its_stream_leaves_no_job_without_an_outcome(opened, emulator):
+    emulator.faults.add("submit", "slow_headers", seconds=1000)
+    async with opened(limits=Limits(max_per_minute=60, max_in_flight=100)) as session:
+
+        async def consume():
+            return [outcome async for outcome in session.stream(Source(8))]
+
+        consumer = asyncio.create_task(consume())
+        await asyncio.sleep(3.5)
+    outcomes = await asyncio.wait_for(consumer, 60)
+    assert [outcome.index for outcome in sorted(outcomes, key=lambda each: each.index)] == list(range(8))
+    assert {type(outcome.error) for outcome in outcomes} == {SessionClosedError}
+    assert Counter(outcome.error.billed for outcome in outcomes)["unknown"] == len(emulator.ledger.accepted)
+    assert session.limits.snapshot().in_flight == 0
 
 
 async def test_a_stream_of_a_closed_session(opened):

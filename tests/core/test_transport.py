@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import logging
+import math
 import os
 import socket
 
@@ -182,6 +185,37 @@ async def test_an_endless_body_is_not_taken_into_memory(monkeypatch):
     async with serving(endless) as url, opened(url) as transport:
         with pytest.raises(LostAnswerError):
             await transport.send(READ)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [("Connection: close", b"x" * 5_000_000), ("Content-Encoding: gzip", gzip.compress(b"x" * 5_000_000))],
+)
+async def test_a_body_that_hides_its_length_is_not_taken_into_memory(monkeypatch, head, body):
+    monkeypatch.setattr("wavespeed_qwen_async._transport.MAX_ANSWER_BYTES", 1_000_000)
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        length = f"\r\nContent-Length: {len(body)}" * head.startswith("Content")
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}{length}\r\n\r\n".encode() + body)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with opened(f"http://127.0.0.1:{port}") as transport:
+            with pytest.raises(LostAnswerError):
+                await transport.send(READ)
+
+
+async def test_timeouts_without_end():
+    endless = Timeout(connect=math.inf, read=math.inf, sync=math.inf, job=math.inf)
+    async with serving(Script(ok({}))) as url, opened(url, timeout=endless) as transport:
+        assert (await transport.send(SUBMIT, read_timeout=math.inf)).status == 200
+        for data in (None, b"bytes"):
+            async with transport.foreign("PUT", url, data=data) as response:
+                assert response.status == 200
 
 
 async def test_no_redirect_is_followed_with_the_key():

@@ -147,8 +147,28 @@ def test_seeded_sends_count_from_the_latest_that_they_may_have_arrived():
     assert window.used(100.0) == 4
     assert window.free_at(4, 100.0) == 75 + 60 + MARGIN
     assert window.free_at(3, 100.0) == 99.5 + 60 + MARGIN
-    assert window.free_at(2, 100.0) == 100 + 60 + MARGIN
+    assert window.free_at(2, 100.0) == 103 + 60 + MARGIN  # it may be on its way still
+    assert window.free_at(1, 100.0) == 105 + 60 + MARGIN
     assert window.accepted(100.0) == 4
+
+
+def test_answers_that_come_before_seeded_sends_must_have_arrived_are_counted_by_their_own_time():
+    window = SendWindow(60.0)
+    window.seed([0.0], now=100.0)
+    answered(window, 101.0, 102.0)
+    assert window.free_at(2, 102.0) == 102 + 60 + MARGIN
+    assert window.free_at(1, 102.0) == 105 + 60 + MARGIN
+    assert window.used(162.5) == 1
+    assert window.used(165.5) == 0
+
+
+def test_one_that_was_cut_off_on_its_way_may_arrive_yet():
+    window = SendWindow(60.0)
+    send = send_at(0.0)
+    window.add(send)
+    window.abandon(send, 0.1)
+    assert window.free_at(1, 0.1) == LATEST_ARRIVAL + 60 + MARGIN
+    assert window.used(66.0) == 0
 
 
 def test_refused_ones_count_as_arrived_but_not_as_accepted():

@@ -190,6 +190,21 @@ async def test_the_breaker_lets_everybody_go_and_tries_again_later():
     limits.report(await limits.start())
 
 
+async def test_too_long_a_pause_that_is_asked_for_by_a_second_refusal_ends_the_waits_too():
+    limits = quick()
+    first, second = await limits.start(), await limits.start()
+    limits.report(first, refusal(2))
+    waiting = asyncio.create_task(limits.start())
+    await asyncio.sleep(0)
+    limits.report(second, refusal(86_400))
+    with pytest.raises(LimitsBrokenError) as broken:
+        await asyncio.wait_for(waiting, 1)
+    assert broken.value.retry_after == pytest.approx(86_400)
+    await asyncio.sleep(86_400)
+    limits.report(await limits.start())
+    assert not limits.snapshot().broken
+
+
 @pytest.mark.parametrize("error", [None, BadRequestError("no such LoRA"), InsufficientCreditsError("empty")])
 async def test_an_answer_of_any_other_kind_shows_that_the_server_works(error):
     limits = quick()

@@ -155,7 +155,7 @@ async def test_a_send_that_is_never_reported_counts_as_arrived():
     (await limits.start()).cancel()
     assert now() - began == pytest.approx(65.01, abs=1e-3)
     await limits.start()
-    assert now() - began == pytest.approx(65.01 + 60.01, abs=1e-3)
+    assert now() - began == pytest.approx(65.01 + 65.01, abs=1e-3)  # cut off, it may be on its way still
 
 
 async def test_the_rate_can_be_changed_while_submits_wait():

@@ -283,3 +283,27 @@ async def test_many_processes_ask_more_rarely(client):
         answer = await asker(ask=100, waiting=1000)
     assert answer.again > 0.13  # 0.3, but for askers that are over 2 s ago on a slow machine
     assert answer.places_again >= 120 / 400
+
+
+async def test_what_was_cut_off_may_arrive_yet(a, client):
+    (permit,) = (await a(ask=1)).permits
+    await a(end(permit, "cut off"))
+    assert await client.zcard("wavespeed:1:{test}:away") == 1
+    await a(end(permit))
+    assert await client.zcard("wavespeed:1:{test}:away") == 0
+
+
+async def test_a_refusal_that_is_told_again_lowers_nothing_again(a):
+    permits = (await a(ask=8)).permits
+    first = await a(end(permits[0], "refused", retry_after=1.0))
+    again = await a(end(permits[0], "refused", retry_after=1.0))
+    assert (again.allowance, again.pauses) == (first.allowance, first.pauses)
+    assert again.paused < first.paused
+
+
+async def test_a_longer_pause_that_is_asked_for_afterwards_breaks_too(a):
+    first, second = (await a(ask=2)).permits
+    assert not (await a(end(first, "refused", retry_after=2.0))).broken
+    answer = await a(end(second, "refused", retry_after=3600.0))
+    assert answer.broken
+    assert answer.paused > 3590

@@ -138,3 +138,18 @@ async def test_without_a_secret_to_be_had_it_goes_on_without_webhooks(caplog):
             assert (await session.generate("x")).ok
     assert emulator.ledger.accepted[0].webhook is None
     assert "no webhooks for now" in caplog.text
+
+
+async def test_a_secret_that_can_not_be_read_does_not_hold_up_each_submit():
+    async with Emulator(tier=None, blank=True) as emulator, receiving(()) as (receiver, _):
+        emulator.faults.add("secret", "slow_headers", seconds=1000)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with QwenImageSession(api_key="k", base_url=emulator.url, tier="gold", webhooks=receiver) as session:
+            await asyncio.gather(*(session.submit({"prompt": "x"}) for _ in range(5)))
+            assert loop.time() - began < 65
+            assert emulator.ledger.requests["secret"] == 1
+            emulator.faults.clear()
+            await asyncio.sleep(60)
+            await session.submit({"prompt": "x"})
+    assert [submit.webhook is None for submit in emulator.ledger.accepted] == [True] * 5 + [False]

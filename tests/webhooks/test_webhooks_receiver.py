@@ -187,6 +187,12 @@ async def test_two_sessions_are_handed_a_prediction_each(receiver, pushed):
     assert pushed[0] is not others[0]
 
 
+async def test_a_thread_without_a_loop_may_hand_over_too(receiver, pushed):
+    assert await asyncio.to_thread(receiver.receive, *delivery()) == 200
+    await asyncio.sleep(0)
+    assert [prediction.id for prediction in pushed] == ["p"]
+
+
 async def test_a_session_on_another_loop_is_handed_it_there(clock):
     receiver = WebhookReceiver("http://me/hook", secrets=[SECRET], clock=clock)
     where, ready, done = [], threading.Event(), threading.Event()

@@ -127,7 +127,7 @@ class Gate:
         """Settle a send whose answer nobody will learn."""
         if not send.settled:
             self.pause.settled(send)
-            self.window.settle(send, self.now())
+            self.window.abandon(send, self.now())
             self.pump()
 
     def stay(self, send: Send) -> None:
@@ -190,6 +190,7 @@ class Gate:
     def _refuse(self, send: Send, error: RateLimitError, now: float) -> None:
         self.refused += 1
         self.window.settle(send, now, accepted=False)
+        was_broken = self.pause.broken
         if self.pause.refused(send, now, error.retry_after, self.window.rest(now)):
             until = self.pause.until
             self.allowance.refused(self.window.accepted(now), until, self.window.wasted(until, now))
@@ -197,6 +198,8 @@ class Gate:
         else:
             self.allowance.refused_too()
             self._pace.hold(self.pause.until)
+            if self.pause.broken and not was_broken:
+                self._begin_pause(now)
 
     def _begin_pause(self, now: float) -> None:
         self._pace.hold(self.pause.until)

@@ -93,6 +93,7 @@ class Pause:
         if send.episode != self.episode:
             if retry_after is not None and self.reason == "rate limit":
                 self.until = max(self.until, now + retry_after)
+                self.broken = self.broken or retry_after > self._breaker.seconds
             return False
         self._bad(now)
         self._begin("rate limit", now, max(_SHORTEST, rest) if retry_after is None else retry_after)

@@ -8,6 +8,7 @@ also be overtaken, and it knows neither pauses nor permits that are given back.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,7 +78,7 @@ class Send:
         return f"<Send started={self.started:.6f} {'settled' if self.settled else 'under way'}>"
 
     def cancel(self) -> None:
-        """Say that no answer will be reported. It counts as arrived; after a report this does nothing."""
+        """Say that no answer will be reported. It counts as one without an answer; after a report this does nothing."""
         self._owner.cancel(self)
 
     def stay(self) -> None:
@@ -148,13 +149,22 @@ class SendWindow:
             return
         self._unanswered -= 1
         if arrived:
-            self._answered.append(now)
+            self._count(now)
+
+    def abandon(self, send: Send, now: float) -> None:
+        """A send's answer will never be known. Its connection is cut, but what is on the way may arrive yet."""
+        self._age(now)
+        self.leave(send)
+        send.settled = True
+        if not send.aged:
+            self._unanswered -= 1
+            self._count(send.started + LATEST_ARRIVAL)
 
     def seed(self, ages: Iterable[float], now: float) -> None:
-        """Count sends from before a restart, each `ages` seconds ago; they may have arrived somewhat later."""
+        """Count sends from before a restart, each `ages` seconds ago; some may have yet to arrive."""
         times = [now - max(0.0, age) for age in ages]
         self._left = deque(sorted([*self._left, *times]))
-        self._answered = deque(sorted([*self._answered, *(min(now, at + LATEST_ARRIVAL) for at in times)]))
+        self._answered = deque(sorted([*self._answered, *(at + LATEST_ARRIVAL for at in times)]))
         self._forget(now)
 
     def used(self, now: float) -> int:
@@ -224,8 +234,15 @@ class SendWindow:
                 self.leave(send)
                 send.aged = True
                 self._unanswered -= 1
-                self._answered.append(send.started + LATEST_ARRIVAL)
+                self._count(send.started + LATEST_ARRIVAL)
             self._under_way.popleft()
+
+    def _count(self, at: float) -> None:
+        """One arrived by then. Those that may yet arrive lie ahead of it, for seconds after a restart."""
+        if self._answered and at < self._answered[-1]:
+            insort(self._answered, at)
+        else:
+            self._answered.append(at)
 
     def _forget(self, now: float) -> None:
         _drop(self._answered, now - self.length - MARGIN + SLACK)

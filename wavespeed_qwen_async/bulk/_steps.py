@@ -75,6 +75,7 @@ class Steps:
         except asyncio.CancelledError:
             if not entry.withdrawn:
                 self._forget(entry)
+                entry.withdrawn = True  # where its session was closed: the next run finds out what became of it
                 raise
             if entry.task is not None:
                 entry.task.uncancel()

@@ -87,6 +87,7 @@ local function refused(episode, retry_after)
     if episode ~= s.episode then -- it had left before this pause began
         if retry_after and s.reason == 'rate limit' then
             s.till = math.max(s.till, now + retry_after)
+            s.broken = retry_after > q.breaker_seconds and 1 or s.broken
         end
         if s.ceiling > 0 then
             s.allowance = math.max(1, s.allowance - 1)
@@ -141,14 +142,15 @@ for _, end_ in ipairs(q.settled) do
             s.pace = s.pace - q.window / s.allowance
         end
     else
-        if redis.call('ZREM', AWAY, id) == 1 then
+        if kind ~= 'cut off' and redis.call('ZREM', AWAY, id) == 1 then -- what was cut off may arrive yet
             redis.call('ZADD', COUNTED, at(now - age), id)
         end
         if kind == 'worked' then
             worked(episode)
         elseif kind == 'refused' then
-            redis.call('ZADD', REFUSED, at(now), id)
-            refused(episode, retry_after)
+            if redis.call('ZADD', REFUSED, 'NX', at(now), id) == 1 then -- told again where our answer was lost
+                refused(episode, retry_after)
+            end
         elseif kind == 'failed' then
             failed(episode)
         end

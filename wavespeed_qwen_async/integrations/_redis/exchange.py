@@ -37,7 +37,7 @@ machine that slept), and Redis will take the permit's send to have arrived soon.
 SETTLING = USE_BY + LATEST_ARRIVAL + 2.0
 """Seconds in which all that left without Redis' knowledge has arrived and everybody has noticed that Redis is back."""
 
-Kind = Literal["worked", "refused", "failed", "other", "unsent"]
+Kind = Literal["worked", "refused", "failed", "other", "cut off", "unsent"]
 
 _KEYS = ("state", "away", "counted", "refused", "leases", "held", "wanted", "starving", "asking")
 _SCRIPT = Path(__file__).with_name("exchange.lua").read_text(encoding="utf-8")

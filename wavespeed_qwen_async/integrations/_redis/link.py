@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from wavespeed_qwen_async.errors import LimitsBrokenError, SessionClosedError
+from wavespeed_qwen_async.errors import LimitsBrokenError, NotSentError, SessionClosedError
 
 from .exchange import PATIENCE, SETTLING, SPACING
 from .permits import Permits
@@ -83,7 +83,10 @@ class Link:
 
         Raises:
             LimitsBrokenError: Redis is down, or the server refuses all.
+            SessionClosedError: The limits are closed.
         """
+        if self._leaving:
+            raise _closed()
         if self._given_up():
             raise self._unreachable()
         if self.answer is not None and self.answer.broken and self.rest_of(self.answer.paused):
@@ -178,12 +181,13 @@ class Link:
         """Ask once and do what the answer says."""
         self._due = math.inf
         stays = not self._leaving
+        asked = _now()
         ends = list(itertools.islice(self.permits.ends, _CHUNK))
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await self._exchange(
                     ends,
-                    now=_now(),
+                    now=asked,
                     ask=self.permits.missing * stays,
                     in_use=self.places.in_use * stays,
                     waiting=self.places.waiting * stays,
@@ -192,7 +196,13 @@ class Link:
                 )
         except _BROKEN_ANSWER as error:
             self._go_without(error)
+        except Exception as error:  # whatever it is, it gets better, or those who wait are told
+            _logger.exception("asking Redis failed unexpectedly")
+            self._go_without(error)
         else:
+            if _now() > asked + PATIENCE:  # redis-py swallowed the timeout: Redis may have forgotten these permits
+                self._go_without(TimeoutError())
+                return
             for _ in ends:
                 self.permits.ends.popleft()
             self._take(answer)
@@ -260,7 +270,7 @@ class Link:
                 self.permits.fail(lambda: LimitsBrokenError(message, retry_after=wait))  # noqa: B023 - called at once
                 continue
             if not self.permits.serve(send):
-                send.cancel()
+                self._own.report(send, NotSentError("who waited was cancelled"))
 
 
 def _told(error: BaseException | None) -> str:

@@ -130,7 +130,7 @@ class Permits:
     def cancel(self, permit: Send) -> None:
         """Settle a permit whose send's answer nobody will learn."""
         if isinstance(permit, Permit) and not permit.settled:
-            self._end(permit, "other")
+            self._end(permit, "cut off")
 
     def _pump(self) -> None:
         now = asyncio.get_running_loop().time()
