@@ -30,7 +30,7 @@ __all__ = ["FATAL", "Flight", "Flow", "Landing"]
 _logger = logging.getLogger(__name__)
 
 # After one of these every further submit would end the same way: the stream takes no more from its source.
-FATAL = (AuthenticationError, InsufficientCreditsError, PermissionDeniedError, LimitsBrokenError)
+FATAL = (AuthenticationError, InsufficientCreditsError, PermissionDeniedError, LimitsBrokenError, SessionClosedError)
 
 _YIELD_EVERY = 32  # inputs that a source may give in one go before the rest of the loop gets its turn
 

@@ -290,7 +290,7 @@ class QwenImageSession:
         Jobs are pulled lazily: never more than ``max_in_flight`` (default: the limits') are between source and
         consumer, so that a slow consumer slows the submits. A failing job is an outcome. What the source raises is
         raised here after what is in flight was yielded; so is an error after which no job can succeed (a wrong key, no
-        credits, endless refusals), after its own outcome.
+        credits, endless refusals, the session closed meanwhile), after its own outcome.
 
         Leaving early cancels what is in flight; ids of paid predictions are logged. ``contextlib.aclosing`` makes the
         moment of leaving certain.

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from wavespeed_qwen_async import Batch
+from wavespeed_qwen_async import Batch, SessionClosedError
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,8 @@ async def test_a_submit_that_closing_cut_off_is_no_image_and_is_found_by_the_nex
 
         consumer = asyncio.create_task(consume())
         await asyncio.sleep(3)
-    assert await asyncio.wait_for(consumer, 60) == []
+    with pytest.raises(SessionClosedError):
+        await asyncio.wait_for(consumer, 60)
     assert len(emulator.ledger.accepted) == 3
     emulator.faults.clear()
     async with opened() as session:

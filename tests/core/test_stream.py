@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import types
 from collections import Counter
@@ -402,18 +403,37 @@ async def test_a_stream_ends_without_waiting_for_the_submits_of_others(opened, e
 
 async def test_a_session_closed_under_its_stream_leaves_no_job_without_an_outcome(opened, emulator):
     emulator.faults.add("submit", "slow_headers", seconds=1000)
+    outcomes = []
     async with opened(limits=Limits(max_per_minute=60, max_in_flight=100)) as session:
 
         async def consume():
-            return [outcome async for outcome in session.stream(Source(8))]
+            async for outcome in session.stream(Source(8)):
+                outcomes.append(outcome)
 
         consumer = asyncio.create_task(consume())
         await asyncio.sleep(3.5)
-    outcomes = await asyncio.wait_for(consumer, 60)
+    with pytest.raises(SessionClosedError):
+        await asyncio.wait_for(consumer, 60)
     assert [outcome.index for outcome in sorted(outcomes, key=lambda each: each.index)] == list(range(8))
     assert {type(outcome.error) for outcome in outcomes} == {SessionClosedError}
     assert Counter(outcome.error.billed for outcome in outcomes)["unknown"] == len(emulator.ledger.accepted)
     assert session.limits.snapshot().in_flight == 0
+
+
+async def test_a_session_closed_under_it_ends_a_stream_of_a_source_without_end(opened):
+    """Each further job would end the same way, for ever."""
+    outcomes = []
+    async with opened() as session:
+
+        async def consume():
+            async for outcome in session.stream(({"prompt": "x"} for _ in itertools.count()), max_in_flight=4):
+                outcomes.append(outcome)
+
+        consumer = asyncio.create_task(consume())
+        await asyncio.sleep(30)
+    with pytest.raises(SessionClosedError):
+        await asyncio.wait_for(consumer, 60)
+    assert len([outcome for outcome in outcomes if not outcome.ok]) == 4, "what was in flight, and no more"
 
 
 async def test_a_stream_of_a_closed_session(opened):

@@ -212,7 +212,7 @@ class Steps:
             work.settle(entry)
             if error is not None and not isinstance(error, SessionClosedError):
                 work.stop(error)
-        elif error is None or isinstance(error, (NotSentError, SessionClosedError, *FATAL)):
+        elif error is None or isinstance(error, (NotSentError, *FATAL)):
             entry.withdrawn = True
             if error is not None and not isinstance(error, (Withdrawn, SessionClosedError)):
                 work.stop(error)
