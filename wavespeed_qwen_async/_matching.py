@@ -120,7 +120,7 @@ def _prompts_differ(sent: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:
 def _whole(value: Any) -> int | None:
     try:
         return None if value is None or isinstance(value, bool) else int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a list may say anything
         return None
 
 
