@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .models import Job
 
-__all__ = ["DEFAULT_TEMPLATE", "FIELDS", "NameTemplate", "file_name"]
+__all__ = ["DEFAULT_TEMPLATE", "FIELDS", "NameTemplate"]
 
 DEFAULT_TEMPLATE = "{index:06d}-{slug}-{seed}.{ext}"
 FIELDS = {
