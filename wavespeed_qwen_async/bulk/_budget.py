@@ -91,8 +91,7 @@ class Prices:
 
     def __init__(self, session: QwenImageSession) -> None:
         self._session = session
-        self._known: dict[tuple[str, str], Price] = {}
-        self._asked: dict[tuple[str, str], float] = {}
+        self._known: dict[tuple[str, str], tuple[Price, float]] = {}
 
     async def of(self, job: Job) -> Price:
         """What an image of this job costs: as the API says or said before, else the figure of its pages.
@@ -103,10 +102,11 @@ class Prices:
             WaveSpeedError: one after which no submit would succeed either.
         """
         kind, now = (job.model_id, str(job.size)), asyncio.get_running_loop().time()
-        if now - self._asked.get(kind, float("-inf")) > _ASKED_EVERY:
-            self._asked[kind] = now  # others that come meanwhile go by what was told before
-            self._known[kind] = await self._told(job, self._known.get(kind))
-        return self._known.get(kind, _ON_THE_PAGES)
+        price, asked = self._known.get(kind, (None, now))
+        if price is None or now - asked > _ASKED_EVERY:
+            price = await self._told(job, price)
+            self._known[kind] = price, now
+        return price
 
     async def _told(self, job: Job, before: Price | None) -> Price:
         """The price as the API tells it now; where one is known, it is not waited for long."""

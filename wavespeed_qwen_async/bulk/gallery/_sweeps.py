@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from wavespeed_qwen_async._inputs import is_url
 from wavespeed_qwen_async._media.images import measure
 from wavespeed_qwen_async.errors import ConfigurationError
-from wavespeed_qwen_async.provenance import without_query
 
 from ._entries import read_entries
 
@@ -114,21 +113,20 @@ class _Found:
 
 
 def _key_of_entry(entry: Entry) -> Any:
-    loras = tuple((without_query(path), scale) for path, scale in entry.loras)
-    names = tuple(sorted(without_query(source) if is_url(source) else Path(source).name for source in entry.sources))
-    return entry.prompt, entry.model, loras, entry.seed, entry.size, entry.output_format, names
+    names = tuple(sorted(source if is_url(source) else Path(source).name for source in entry.sources))
+    return entry.prompt, entry.model, entry.loras, entry.seed, entry.size, entry.output_format, names
 
 
 def _key_of_job(job: Job) -> Any:
-    loras = tuple((without_query(lora.path), lora.scale) for lora in job.loras or ())
+    loras = tuple((lora.path, lora.scale) for lora in job.loras or ())
     size = "" if job.size is None else str(job.size)
     names = tuple(sorted(map(_source_name, job.sources)))
     return job.prompt, job.model, loras, job.seed, size, job.output_format or "", names
 
 
 def _source_name(source: Any) -> str:
-    """As ``results.jsonl`` tells it, and images, which tell no query."""
+    """As ``results.jsonl`` tells it."""
     if isinstance(source, str):
-        return without_query(source)
+        return source
     name = getattr(source, "name", None)
     return Path(name).name if isinstance(name, (str, Path)) and name else f"<{type(source).__name__}>"
