@@ -19,7 +19,7 @@ async def test_a_submit_that_closing_cut_off_is_no_image_and_is_found_by_the_nex
 
         async def consume():
             async for outcome in Batch(jobs, tmp_path / "out", session).run():
-                told.append(outcome)  # noqa: PERF401 - kept though the batch raises
+                told.append(outcome)
 
         consumer = asyncio.create_task(consume())
         await asyncio.sleep(3)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wavespeed_qwen_async import Edit, InvalidJobError, TextToImage
+from wavespeed_qwen_async.bulk.gallery._sweeps import _key_of_job
 from wavespeed_qwen_async.bulk.sweep import SCALES, Sweep
 from wavespeed_qwen_async.errors import ConfigurationError
 
@@ -232,3 +233,9 @@ def test_a_file_that_is_no_sweep(tmp_path, name, text, error, message):
         (tmp_path / name).write_text(text)
     with pytest.raises(error, match=message):
         Sweep.from_file(tmp_path / name)
+
+
+def test_loras_that_differ_by_their_query_alone_are_two_to_a_contact_sheet():
+    urls = [f"https://civitai.com/api/download/models/7?format={name}" for name in ("a", "b")]
+    jobs = [TextToImage(prompt="a fox", seed=1, loras=[url]) for url in urls]
+    assert len({_key_of_job(job) for job in jobs}) == 2
